@@ -1,0 +1,27 @@
+"""divulge tells how much a trained model gives away about who was in its training set."""
+
+from divulge.errors import DivulgeError, InputError, PolicyError, PrivacyGateError, Unavailable
+from divulge.evidence import Evidence, References
+from divulge.metrics import Estimate
+from divulge.pipeline import audit
+from divulge.policy import Policy
+from divulge.report import Report, Verdict
+from divulge.selection import Tail
+from divulge.version import VERSION as __version__  # noqa: N811
+
+__all__ = [
+    "DivulgeError",
+    "Estimate",
+    "Evidence",
+    "InputError",
+    "Policy",
+    "PolicyError",
+    "PrivacyGateError",
+    "References",
+    "Report",
+    "Tail",
+    "Unavailable",
+    "Verdict",
+    "__version__",
+    "audit",
+]

@@ -1,0 +1,62 @@
+"""Work over many rows, a block at a time, on all cores: numpy releases the interpreter's lock inside each block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BLOCK_BYTES = 1 << 20  # a block and its few temporaries stay in a core's cache
+
+
+def cores() -> int:
+    """Cores that this process may use.
+
+    >>> cores() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_parallel(work: Callable[[T], R], items: Iterable[T], done: Callable[[], None] | None = None) -> list[R]:
+    """`work` of each item, on threads, results in the items' order; the first error is raised and ends the rest.
+
+    Args:
+        work: called on any thread.
+        items: what it is called with.
+        done: called on this thread after each item, in order.
+
+    >>> in_parallel(abs, [-1, 2])
+    [1, 2]
+    """
+    items = list(items)
+    results = []
+    workers = min(cores(), len(items))
+    with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        try:
+            for result in map(work, items) if pool is None else pool.map(work, items):
+                results.append(result)
+                if done is not None:
+                    done()
+        except BaseException:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+            raise
+    return results
+
+
+def over_rows(work: Callable[[slice], None], rows: int, row_bytes: int) -> None:
+    """Call `work` on consecutive slices that cover `rows` rows of about `row_bytes` bytes.
+
+    >>> seen = []
+    >>> over_rows(seen.append, 3, 8)
+    >>> seen
+    [slice(0, 3, None)]
+    """
+    step = max(256, BLOCK_BYTES // max(row_bytes, 1))
+    in_parallel(work, [slice(start, min(start + step, rows)) for start in range(0, rows, step)])

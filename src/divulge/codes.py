@@ -1,0 +1,321 @@
+"""Every DV code, once: its title, its likely cause and its fix. `divulge explain CODE` prints them.
+
+DV0xx input, DV1xx leakage, DV2xx controls, DV3xx policy, DV4xx references, DV9xx internal. A code is never
+reused.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """What a code means.
+
+    >>> CODES["DV101"].title
+    'the model tells members from non-members'
+    """
+
+    title: str
+    cause: str
+    fix: str
+
+
+CODES: dict[str, Code] = {
+    # DV0xx input
+    "DV001": Code(
+        "a name that divulge does not know",
+        "A misspelt key, column, signal or option. Names that nobody reads are refused, since the audit "
+        "would go on without what they hold.",
+        "Correct the name; the message lists the known ones. Own figures go under signals={…} (or "
+        "signal_<name>), columns to slice by under columns={…} (or column_<name>).",
+    ),
+    "DV002": Code(
+        "a value that cannot be read as an array of numbers or text",
+        "Lists of different lengths, batches that were not joined, a column of mixed types, objects, masked "
+        "values, or something that is not a table at all.",
+        "Make it one rectangular array of numbers, or one text a record; join batches with numpy.concatenate.",
+    ),
+    "DV003": Code(
+        "an array has the wrong shape",
+        "A missing or extra axis, outputs of a sequence model that were not summed over its steps, or two "
+        "sides from different models.",
+        "Outputs are (n, c), or (n,) with one value a record; labels (n,) or (n, c) of 0 and 1; signals (n,).",
+    ),
+    "DV004": Code(
+        "arrays that belong together differ in length",
+        "A last batch that was dropped for one array and not for another, members and non-members swapped "
+        "in one of them, or a field given for one side only.",
+        "Give one row a record in every array, in the same order, and the same fields for both sides.",
+    ),
+    "DV005": Code(
+        "one side has no records",
+        "An audit compares records the model was trained on with records it never saw, and one of the two is missing.",
+        "Give both. Held-out records of the same kind as the training set are the non-members.",
+    ),
+    "DV006": Code(
+        "missing or infinite values",
+        "NaN from a diverged model or a failed join, ±inf from exp of a large logit or from the log of a "
+        "probability that was rounded to 0.",
+        "Export logits in float32 instead of losses or probabilities; otherwise leave those rows out, on "
+        "both sides by the same rule, and say how many in your report.",
+    ),
+    "DV007": Code(
+        "a text that is too long",
+        "A column of documents or a damaged file was taken for labels, names or a column to slice by.",
+        "Leave the column out (columns=[…] names the ones to keep), or replace its texts with short codes.",
+    ),
+    "DV008": Code(
+        "one thing is given twice",
+        "Two columns could each be the label, the member column or the outputs; a column or array name "
+        "stands twice; a signal is given both by its own name and under signals; predictions come with "
+        "logits.",
+        "Rename or drop one, or say which is meant: member=, label=, outputs= (--member, --label, --outputs).",
+    ),
+    "DV009": Code(
+        "the member column has a value that stands for neither side",
+        "A third split, a missing value, or a column that is not the member column at all.",
+        "Leave those rows out, name the right column, or name the words: member_values=, nonmember_values=.",
+    ),
+    "DV010": Code(
+        "no column tells members from non-members",
+        "The table has no column called split, member, is_member or in_train.",
+        "Add one (train / test, or 1 / 0), or name yours with member= (--member).",
+    ),
+    "DV011": Code(
+        "validation data in place of non-members",
+        "Data that chose the epoch, the settings or the threshold shaped the model: it is not a clean "
+        "outsider, and makes the leak look smaller.",
+        "Use held-out test records. If nothing else is there, name the word (nonmember_values=) and say so "
+        "in the report.",
+    ),
+    "DV012": Code(
+        "probs rows do not sum to 1",
+        "Logits were passed as probs, a class column is missing, or these are one probability a label "
+        "(sigmoid outputs).",
+        "Pass logits=… for values before the softmax; for sigmoid outputs pass multi-hot labels (n, c); "
+        "export unrounded.",
+    ),
+    "DV013": Code(
+        "logits that are probabilities",
+        "Every row lies between 0 and 1 and sums to 1, as the output of a softmax does. Read as logits they "
+        "would make every record look unsure.",
+        "Pass probs=…; better, export the values before the softmax, which keep confident records apart.",
+    ),
+    "DV014": Code(
+        "probs outside 0..1",
+        "Scores before the sigmoid, or margins of a boosted model or support vector machine, were passed as probs.",
+        "Pass logits=….",
+    ),
+    "DV015": Code(
+        "there is nothing to attack",
+        "No outputs, no signal, no traces and no references came in: only labels, columns or features.",
+        "Give logits (best), probs, predictions, or a loss for each record.",
+    ),
+    "DV016": Code(
+        "a predicted standard deviation that is not positive",
+        "The second column of predictions is a log variance or a second target.",
+        "Give the standard deviation itself, or only the mean; audit several targets one by one.",
+    ),
+    "DV017": Code(
+        "an option that does not apply to this file",
+        "A file that divulge saved, or one with names such as logits_train, already says what its arrays are.",
+        "Leave the options out that the message names.",
+    ),
+    "DV020": Code(
+        "labels that cannot be read",
+        "Soft or smoothed labels, fractions for a classifier, text for a regression.",
+        "Give each record's class; for a regression pass predictions=… in place of logits or probs.",
+    ),
+    "DV021": Code(
+        "a label has no output column",
+        "Labels count from 1, mark unlabelled rows with -1 or 255, or belong to another model.",
+        "Subtract 1, leave unlabelled rows out, or pass classes=[…], the label values in the order of the columns.",
+    ),
+    "DV022": Code(
+        "it is open which label has which output column",
+        "Texts (or two unusual numbers) as labels do not say their columns, and there are not as many of "
+        "them as columns.",
+        "Pass classes=[…], the label values in the order of the columns; for one output column [value for "
+        "0, value for 1].",
+    ),
+    "DV023": Code(
+        "classes= does not fit",
+        "It has another number of names than the outputs have columns, a name twice, or is not a list.",
+        "List each label value once, in the order of the output columns.",
+    ),
+    "DV024": Code(
+        "a label that classes= does not name",
+        "A misspelt or forgotten class, or a label type that reads differently as text.",
+        "Add it to classes= at its column's place, or leave those rows out.",
+    ),
+    "DV030": Code(
+        "no such file, or no data in it",
+        "A wrong path, a device or pipe in place of a file, a folder without .parquet files.",
+        "Check the path.",
+    ),
+    "DV031": Code(
+        "a file format that divulge does not read or write",
+        "Another suffix or content than .npz, .parquet, .csv or a folder of .parquet files; or a newer "
+        "divulge wrote it.",
+        "Save as .npz: numpy.savez('predictions.npz', logits_train=…, labels_train=…, logits_test=…, labels_test=…).",
+    ),
+    "DV032": Code(
+        "a damaged file",
+        "The file is empty, cut off, overwritten, or of another kind than its suffix says; a .csv row has "
+        "too many fields.",
+        "Write it again. A copy that was still running is the usual cause.",
+    ),
+    "DV033": Code(
+        "a file with pickled objects",
+        "An array of Python objects (texts as objects, lists of different lengths) was saved. Unpickling "
+        "can run any code.",
+        "Save plain arrays: array.astype(str) for text, one rectangular array for numbers, numpy.savez(…).",
+    ),
+    "DV034": Code(
+        "something that the file format cannot carry",
+        ".csv and .parquet have no place for reference models, .csv none for some class names and labels.",
+        "Save as .npz, which carries everything.",
+    ),
+    "DV035": Code(
+        "a place that cannot be written to",
+        "The folder does not exist, is read-only or full, or the name is that of a folder.",
+        "Make the folder, or choose another. A file that was there before is unharmed.",
+    ),
+    "DV040": Code(
+        "this evidence does not hold what the attack needs",
+        "An attack, signal or slice was named that needs labels, outputs, features, traces or references "
+        "that are not there, or is made for another kind of model.",
+        "Give what the message names, or leave the attack out; the default set skips what it cannot compute.",
+    ),
+    "DV051": Code(
+        "a metric that divulge does not know",
+        "A misspelt name, or a rate that is not a fraction: tpr@1 where tpr@0.01 is meant.",
+        "Correct the name; the message lists the known ones. Rates lie between 0 and 1: tpr@0.001, "
+        "ppv@0.01,0.1 (FPR, prior). A function of a Roc and an error probability is a metric too.",
+    ),
+    "DV052": Code(
+        "an attack that divulge does not know, or none, or one twice",
+        "A misspelt name, a signal that this evidence does not hold, two attacks of one name, or an empty list.",
+        "Correct the name; the message lists the known ones. A function of the evidence and a generator that "
+        "gives one score a record is an attack too.",
+    ),
+    "DV053": Code(
+        "records cannot be sliced by this",
+        "A misspelt column or signal, a number of bins that is not one, quantiles that do not rise from 0 to 1, "
+        "a column with a value for nearly every record, or a cross of slices that overlap.",
+        "Correct the name; the message lists the known ones. Bin a numeric column (age/10), group the rare "
+        "values of a text column before the audit, and cross only slices of which a record is in one.",
+    ),
+    "DV054": Code(
+        "the report does not have this",
+        "A misspelt table, metric, attack or slice, an estimate that fits several rows, or a data frame library "
+        "that is not installed.",
+        "Correct the name; the message lists what there is. Say which attack, fpr or prior where several fit.",
+    ),
+    "DV055": Code(
+        "not a run file",
+        "Another JSON file, one that was cut off or edited by hand, or one of another version of divulge.",
+        "Give a file that `divulge audit --json` or Report.save wrote; write it again if it is damaged.",
+    ),
+    "DV056": Code(
+        "an argument of the audit that cannot be used",
+        "A confidence or min_n outside its range, or evidence with only members or only non-members.",
+        "The message says what was expected: confidence from 0.5 up to, not including, 1; min_n of at least 2; "
+        "records of both sides.",
+    ),
+    "DV057": Code(
+        "an attack's scores have the wrong shape or type",
+        "A function of your own gave one score a class, one number for all records, or something else than numbers.",
+        "Give one number a record, shape (n,), in the order of the evidence; NaN where a record cannot be scored.",
+    ),
+    # DV1xx leakage
+    "DV101": Code(
+        "the model tells members from non-members",
+        "The vulnerability score of all records is credibly above zero (or above the policy's limit): the model's "
+        "outputs differ between the records it was trained on and fresh records of the same kind, mostly because "
+        "it fits its training records more closely than new ones.",
+        "Stop training earlier, regularise (weight decay, dropout, augmentation, fewer parameters), use more data, "
+        "or train with differential privacy; publish labels or rounded scores instead of full outputs only after "
+        "measuring again, since that hides a leak from this attack more than it removes it.",
+    ),
+    "DV102": Code(
+        "a slice of the records is more exposed than the rest",
+        "In this slice the score is credibly above zero (or above the policy's limit) after allowing for the number "
+        "of slices looked at. Small, rare or wrongly classified groups are often memorised most.",
+        "Look at the slice's records: duplicates, wrong labels, outliers. Add data for the group, remove or correct "
+        "wrong labels, regularise more, or train with differential privacy, which bounds every record's leakage.",
+    ),
+    "DV103": Code(
+        "a few records can be told with near certainty",
+        "At a low false-positive rate the best attack finds credibly more members than chance. An average score "
+        "can hide this: a few records may be memorised while most are not.",
+        "Find out which records they are (rows far above every non-member), remove duplicates and "
+        "mislabelled records, clip or regularise, or train with differential privacy.",
+    ),
+    "DV104": Code(
+        "an attack is credibly worse than chance",
+        "The attack's AUC is credibly below 0.5: members look less like members than non-members do. Usually the "
+        "sign of a given signal is wrong, the split columns are swapped, or the two sides come from different data.",
+        "Check the direction (loss-like signals under the names loss, nll, entropy or perplexity, others "
+        "with lower_is_member=), and that members are the rows used in training. The score is not flipped for you.",
+    ),
+    "DV105": Code(
+        "an attack's AUC is above the policy's limit",
+        "The lower bound of the AUC of at least one attack lies above the limit that the policy sets.",
+        "As for DV101; or, if the limit was meant for something else, change the policy and say why.",
+    ),
+    "DV106": Code(
+        "an attack's true-positive rate at a low false-positive rate is above the policy's limit",
+        "The lower bound of the share of members found at that false-positive rate lies above the policy's limit.",
+        "As for DV103.",
+    ),
+    "DV107": Code(
+        "leakage grew against the baseline",
+        "The lower bound of the difference to the baseline run lies above the policy's max_increase.",
+        "Compare what changed (data, epochs, regularisation) with the baseline run; `divulge compare` shows both.",
+    ),
+    # DV3xx policy
+    "DV301": Code(
+        "the policy has a key that divulge does not know",
+        "A misspelt gate, option or table name; a policy with an unread key would pass what it meant to stop.",
+        "Correct the name; the message lists the known ones.",
+    ),
+    "DV302": Code(
+        "the policy holds a value that cannot be used",
+        "A limit that is not a number, a date that is not a date, a table where a number should stand.",
+        "Correct the value; the message says what was expected.",
+    ),
+    "DV303": Code(
+        "the policy file cannot be read",
+        "The file is missing, is not TOML, or has no [gate] (or [tool.divulge.gate]) table.",
+        "Give the right path with --policy, or --no-policy to gate nothing.",
+    ),
+    "DV304": Code(
+        "a gate needs a baseline and none was given",
+        "The policy limits an increase (max_increase), which is a difference to an earlier run.",
+        "Pass baseline= or --baseline run.json, or take max_increase out of the policy.",
+    ),
+    "DV305": Code(
+        "a waiver has expired",
+        "The policy waives a finding until a date that has passed, so the finding counts again.",
+        "Mend the leak, or renew the waiver with a new date and a reason.",
+    ),
+    "DV306": Code(
+        "a gate could not be decided",
+        "The interval straddles the limit, or the figure is undefined for this sample; the sample is too small for "
+        "a clear answer.",
+        'Audit more records (held-out ones above all), or accept the doubt with inconclusive = "pass" or "fail".',
+    ),
+    "DV307": Code(
+        "a waiver matched nothing",
+        "The policy waives a finding that this run does not have: it is mended, or the code or slice is misspelt.",
+        "Take the waiver out, or correct it.",
+    ),
+    # DV9xx internal
+    "DV901": Code(
+        "divulge itself failed",
+        "A defect in divulge, not in your data or your model.",
+        "Report it with the command and the traceback (-v prints it). No verdict was given.",
+    ),
+}

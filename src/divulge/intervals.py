@@ -1,0 +1,410 @@
+"""Intervals for rates, their differences, AUC and empirical epsilon; all take counts, none sees a score.
+
+`error` is an interval's total probability of missing the truth, half of it at each end; `alpha` is one-sided. Counts
+and levels broadcast as numpy arrays do, unless the docstring says scalar.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+HANLEY_BELOW = 200  # rows on a side under which an extreme AUC's DeLong variance is not to be trusted
+EPSILON_RANKS = (0.001, 0.01, 0.05, 0.1, 0.3)  # non-member ranks fixed before any data is seen
+
+
+class Bounds(NamedTuple):
+    """Both ends of an interval, arrays or numbers."""
+
+    low: Floats
+    high: Floats
+
+
+# ---------------------------------------------------------------------------------------------------- rates
+
+
+def clopper_pearson_lower(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
+    """One-sided lower limit of a rate with k of n counted, at confidence 1 - alpha.
+
+    >>> round(float(clopper_pearson_lower(310, 10_000, 0.025)), 4)
+    0.0277
+    """
+    from scipy.special import betaincinv
+
+    k, n, alpha = np.broadcast_arrays(np.asarray(k, float), np.asarray(n, float), np.asarray(alpha, float))
+    inside = betaincinv(np.maximum(k, 1), n - k + 1, alpha)
+    ends = np.exp(np.log(alpha) / np.maximum(n, 1))
+    return np.where(k <= 0, 0.0, np.where(k >= n, ends, inside))
+
+
+def clopper_pearson_upper(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
+    """One-sided upper limit of a rate with k of n counted, at confidence 1 - alpha.
+
+    >>> round(float(clopper_pearson_upper(0, 100, 0.05)), 4)
+    0.0295
+    """
+    from scipy.special import betainccinv
+
+    k, n, alpha = np.broadcast_arrays(np.asarray(k, float), np.asarray(n, float), np.asarray(alpha, float))
+    inside = betainccinv(k + 1, np.maximum(n - k, 1), alpha)
+    ends = -np.expm1(np.log(alpha) / np.maximum(n, 1))
+    return np.where(k >= n, 1.0, np.where(k <= 0, ends, inside))
+
+
+def wilson(k: ArrayLike, n: ArrayLike, error: ArrayLike) -> Bounds:
+    """Wilson's score interval of a rate with k of n counted.
+
+    >>> tuple(round(float(end), 4) for end in wilson(10, 100, 0.05))
+    (0.0552, 0.1744)
+    """
+    return _wilson(np.asarray(k, float), np.asarray(n, float), _z(error))
+
+
+def _wilson(k: Floats, n: Floats, z: Floats) -> Bounds:
+    rate, z2 = k / n, z * z
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = z * np.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # At k = 0 and k = n the ends are 0 and 1 exactly; rounding must not say otherwise.
+    low = np.where(k <= 0, 0.0, np.maximum(centre - half, 0.0))
+    return Bounds(low, np.where(k >= n, 1.0, np.minimum(centre + half, 1.0)))
+
+
+def _z(error: ArrayLike) -> Floats:
+    from scipy.special import ndtri
+
+    return np.asarray(-ndtri(np.asarray(error, float) / 2))
+
+
+def newcombe(tp: ArrayLike, members: ArrayLike, fp: ArrayLike, nonmembers: ArrayLike, error: ArrayLike) -> Bounds:
+    """Newcombe's hybrid score interval of tp/members - fp/nonmembers.
+
+    Source: Newcombe 1998, method 10.
+
+    >>> tuple(round(float(end), 4) for end in newcombe(56, 70, 48, 80, 0.05))
+    (0.0524, 0.3339)
+    """
+    tp, members, fp, nonmembers = (np.asarray(x, float) for x in (tp, members, fp, nonmembers))
+    return _newcombe(tp, members, fp, nonmembers, _z(error))
+
+
+def _newcombe(tp: Floats, members: Floats, fp: Floats, nonmembers: Floats, z: Floats) -> Bounds:
+    first, second = _wilson(tp, members, z), _wilson(fp, nonmembers, z)
+    p, q = tp / members, fp / nonmembers
+    low = p - q - np.hypot(p - first.low, second.high - q)
+    return Bounds(low, p - q + np.hypot(first.high - p, q - second.low))
+
+
+def difference(value: float, bounds: Bounds, other: float, other_bounds: Bounds) -> Bounds:
+    """Interval of value - other from the intervals of two independent estimates.
+
+    Source: MOVER, Zou and Donner 2008; Newcombe's method for any two estimates.
+
+    >>> [round(float(end), 3) for end in difference(0.6, Bounds(0.5, 0.7), 0.5, Bounds(0.4, 0.6))]
+    [-0.041, 0.241]
+    """
+    low = value - other - np.hypot(value - bounds.low, other_bounds.high - other)
+    return Bounds(low, value - other + np.hypot(bounds.high - value, other - other_bounds.low))
+
+
+# ------------------------------------------------------------------------------------------------- advantage
+
+
+class AdvantageCounts(NamedTuple):
+    """What a cross-fitted advantage was counted from; numbers or arrays of one shape.
+
+    tp, fp: pooled over the halves, at thresholds chosen on the other half.
+    best_tp, best_fp: at the threshold that is best on all rows (and, for a score, the attack that is).
+    members, nonmembers: totals.
+    """
+
+    tp: ArrayLike
+    fp: ArrayLike
+    best_tp: ArrayLike
+    best_fp: ArrayLike
+    members: ArrayLike
+    nonmembers: ArrayLike
+
+
+def advantage(counts: AdvantageCounts, error: ArrayLike) -> Bounds:
+    """The score interval: holds the best advantage in the population, not that of the threshold that was found.
+
+    The low end widens Newcombe's by sqrt(2), since a threshold chosen on half of the rows is measured; the high end is
+    Newcombe's at the empirically best attack and threshold. Simulated in tests/test_coverage.py.
+
+    >>> counts = AdvantageCounts(tp=600, fp=480, best_tp=610, best_fp=480, members=1000, nonmembers=1000)
+    >>> tuple(round(float(end), 3) for end in advantage(counts, 0.05))
+    (0.058, 0.173)
+    """
+    tp, fp, best_tp, best_fp, m, n = (np.asarray(x, float) for x in counts)
+    z = _z(error)
+    value = tp / m - fp / n
+    low = value - math.sqrt(2) * (value - _newcombe(tp, m, fp, n, z).low)
+    high = np.maximum(_newcombe(best_tp, m, best_fp, n, z).high, value)
+    return Bounds(np.maximum(low, -1.0), high)
+
+
+def advantage_p(counts: AdvantageCounts) -> Floats:
+    """The smallest one-sided level at which `advantage`'s low end is above zero; 0.5 where it never is.
+
+    >>> counts = AdvantageCounts(600, 480, 610, 480, 1000, 1000)
+    >>> round(float(advantage_p(counts)), 6)
+    7e-05
+    """
+    from scipy.special import ndtr
+
+    tp, fp, _, _, m, n = (np.asarray(x, float) for x in counts)
+    value = tp / m - fp / n
+    bar = value * (1 - 1 / math.sqrt(2))  # low > 0 where Newcombe's low end is above this
+    inside, outside = np.zeros(value.shape), np.full(value.shape, 40.0)
+    for _ in range(60):
+        z = (inside + outside) / 2
+        above = _newcombe(tp, m, fp, n, z).low > bar
+        inside, outside = np.where(above, z, inside), np.where(above, outside, z)
+    return np.where(value > 0, ndtr(-inside), 0.5)
+
+
+# ------------------------------------------------------------------------------------------------------- AUC
+
+
+def auc(value: float, variance: float, members: int, nonmembers: int, error: float) -> Bounds:
+    """Interval of an AUC, scalar; `variance` is DeLong's.
+
+    On the logit scale; where the AUC is extreme and a side small (or the AUC is 0 or 1) by inverting Hanley and
+    McNeil's variance instead, the larger of its two readings.
+
+    Source: DeLong et al. 1988; Hanley and McNeil 1982.
+
+    >>> tuple(round(float(end), 3) for end in auc(0.6, 0.0004, 500, 500, 0.05))
+    (0.56, 0.638)
+    """
+    z = float(_z(error))
+    extreme = not 0.2 <= value <= 0.8 and min(members, nonmembers) < HANLEY_BELOW
+    if extreme or value in (0.0, 1.0):
+        return _invert_hanley_mcneil(value, members, nonmembers, z)
+    if not variance >= 0:
+        return Bounds(np.asarray(np.nan), np.asarray(np.nan))
+    half = z * math.sqrt(variance) / (value * (1 - value))
+    centre = math.log(value / (1 - value))
+    low, high = (1 / (1 + math.exp(-max(min(end, 700.0), -700.0))) for end in (centre - half, centre + half))
+    return Bounds(np.asarray(low), np.asarray(high))
+
+
+def _hanley_mcneil(theta: float, members: int, nonmembers: int) -> float:
+    q1, q2 = theta / (2 - theta), 2 * theta * theta / (1 + theta)
+    spread = theta * (1 - theta)
+    one_way = spread + (members - 1) * (q1 - theta**2) + (nonmembers - 1) * (q2 - theta**2)
+    other_way = spread + (nonmembers - 1) * (q1 - theta**2) + (members - 1) * (q2 - theta**2)
+    return max(one_way, other_way, 0.0) / (members * nonmembers)
+
+
+def _invert_hanley_mcneil(value: float, members: int, nonmembers: int, z: float) -> Bounds:
+    def beyond(theta: float) -> bool:
+        return abs(value - theta) > z * math.sqrt(_hanley_mcneil(theta, members, nonmembers))
+
+    def edge(outside: float) -> float:
+        inside = value
+        if not beyond(outside):
+            return outside
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if beyond(middle) else (middle, outside)
+        return inside
+
+    return Bounds(np.asarray(edge(1e-12)), np.asarray(edge(1 - 1e-12)))
+
+
+# ------------------------------------------------------------------------------------------------ TPR at FPR
+
+
+def fpr_ranks(fpr: ArrayLike, nonmembers: int, alpha: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The non-member ranks whose false-positive rate is credibly at most, and at least, `fpr`.
+
+    The share of the population above the (k + 1)-th largest of N non-members is Beta(k + 1, N - k), so it is above
+    f with the probability that a Binomial(N, f) is at most k.
+
+    Args:
+        fpr: (...) the target false-positive rate.
+        nonmembers: N.
+        alpha: one-sided error of each limit.
+
+    Returns:
+        The highest rank with upper limit <= fpr, -1 where there is none; the lowest rank with lower limit >= fpr, N
+        where there is none.
+
+    >>> [int(rank) for rank in fpr_ranks(0.01, 1000, 0.0125)]
+    [3, 18]
+    """
+    from scipy.special import bdtr, bdtrc
+
+    fpr, alpha = np.broadcast_arrays(np.asarray(fpr, float), np.asarray(alpha, float))
+
+    def first(holds: Callable[[Floats], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """The smallest k in 0..N at which a condition, false then true along k, holds."""
+        low, high = np.zeros(fpr.shape, np.int64), np.full(fpr.shape, nonmembers, np.int64)
+        for _ in range(nonmembers.bit_length() + 1):
+            middle = (low + high) // 2
+            yes = holds(np.minimum(middle, nonmembers - 1).astype(float))
+            low, high = np.where(yes | (low >= high), low, middle + 1), np.where(yes, middle, high)
+        return np.minimum(low, nonmembers)
+
+    below = first(lambda k: bdtr(k, nonmembers, fpr) > alpha) - 1
+    above = first(lambda k: bdtrc(k, nonmembers, fpr) <= alpha)
+    return below, np.where(above >= nonmembers, nonmembers, above)
+
+
+# ------------------------------------------------------------------------------------------- empirical epsilon
+
+
+def epsilon_clopper_pearson(
+    tp: int, members: int, fp: int, nonmembers: int, *, alpha: float, delta: float = 0.0, tests: int = 1
+) -> float:
+    """Lower bound on epsilon from one threshold fixed in advance, scalar, in nats.
+
+    Args:
+        tp, members, fp, nonmembers: counts at that threshold.
+        alpha: one-sided error of the bound; split over its two rates and over `tests`.
+        delta: of the (epsilon, delta) claim.
+        tests: thresholds that share alpha.
+
+    >>> round(epsilon_clopper_pearson(310, 10_000, 10, 10_000, alpha=0.05), 6)
+    2.712257
+    """
+    a = alpha / (2 * tests)
+    ratios = (
+        (clopper_pearson_lower(tp, members, a), clopper_pearson_upper(fp, nonmembers, a)),
+        (
+            clopper_pearson_lower(nonmembers - fp, nonmembers, a),
+            clopper_pearson_upper(members - tp, members, a),
+        ),
+    )
+    terms = [math.log((hit - delta) / false) for hit, false in ratios if hit - delta > 0]
+    return max(0.0, *terms) if terms else 0.0
+
+
+def epsilon_at_ranks(
+    points: Sequence[tuple[int, int]], members: int, nonmembers: int, *, alpha: float, delta: float = 0.0
+) -> float:
+    """Lower bound on epsilon where thresholds come from the data: non-member ranks fixed in advance.
+
+    Args:
+        points: (members strictly above, non-members strictly above) the (k + 1)-th largest non-member, a rank each.
+        members, nonmembers: totals.
+        alpha: one-sided error, split over the ranks.
+        delta: of the claim.
+
+    >>> epsilon_at_ranks([(52, 50), (310, 300)], 1000, 1000, alpha=0.05)
+    0.0
+    """
+    shared = {"alpha": alpha, "delta": delta}
+    return max(epsilon_clopper_pearson(tp, members, fp, nonmembers, tests=len(points), **shared) for tp, fp in points)
+
+
+def epsilon_gaussian(tp: int, members: int, fp: int, nonmembers: int, *, alpha: float, delta: float) -> float:
+    """Lower bound on epsilon at delta if the trade-off curve is Gaussian, scalar. Only say so where it is.
+
+    >>> round(epsilon_gaussian(310, 10_000, 10, 10_000, alpha=0.05, delta=1e-5), 5)
+    4.32039
+    """
+    from scipy.special import ndtri
+
+    fpr = clopper_pearson_upper(fp, nonmembers, alpha / 2)
+    fnr = clopper_pearson_upper(members - tp, members, alpha / 2)
+    return epsilon_of_mu(max(0.0, float(-ndtri(fpr) - ndtri(fnr))), delta)
+
+
+def epsilon_of_mu(mu: float, delta: float) -> float:
+    """The epsilon at which mu-Gaussian differential privacy reaches delta.
+
+    Source: Dong, Roth and Su 2022, corollary 2.13.
+
+    >>> round(epsilon_of_mu(1.0, 1e-5), 3)
+    4.377
+    """
+    from scipy.special import log_ndtr
+
+    def reached(epsilon: float) -> float:
+        return math.exp(log_ndtr(-epsilon / mu + mu / 2)) - math.exp(epsilon + log_ndtr(-epsilon / mu - mu / 2))
+
+    if mu <= 0 or reached(0.0) <= delta:
+        return 0.0
+    low, high = 0.0, 1.0
+    while reached(high) > delta:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if reached(middle) > delta else (low, middle)
+    return low
+
+
+def epsilon_one_run(canaries: int, guesses: int, right: int, *, alpha: float, delta: float = 0.0) -> float:
+    """Lower bound on epsilon from one training run with coin-flipped canaries.
+
+    Args:
+        canaries: m records, each included by a fair, recorded coin.
+        guesses: r of them guessed, fixed in advance.
+        right: v right guesses.
+        alpha: error of the bound.
+        delta: of the claim.
+
+    Source: Steinke, Nasr and Jagielski 2023, theorem 5.2.
+
+    >>> round(epsilon_one_run(1000, 600, 600, alpha=0.05, delta=1e-5), 6)
+    5.270399
+    """
+    from scipy.special import bdtr, bdtrc
+
+    if not 0 <= right <= guesses <= canaries:
+        raise ValueError(f"expected 0 <= right <= guesses <= canaries, got {right}, {guesses}, {canaries}")
+    if right == 0:
+        return 0.0
+    steps = np.arange(1, right + 1)
+
+    def p_value(epsilon: float) -> float:
+        q = 1 / (1 + math.exp(-epsilon))
+        tail = float(bdtrc(right - 1, guesses, q))
+        lower = np.where(right - steps > 0, bdtr(np.maximum(right - steps - 1, 0), guesses, q), 0.0)
+        window = bdtr(right - 1, guesses, q) - lower
+        return min(1.0, tail + 2 * canaries * delta * float(np.max(window / steps)))
+
+    return _largest(lambda epsilon: p_value(epsilon) < alpha)
+
+
+def epsilon_one_run_fdp(canaries: int, guesses: int, right: int, *, alpha: float, delta: float) -> float:
+    """As `epsilon_one_run`, under the hypothesis of a Gaussian mechanism: tighter, and only then true.
+
+    Source: Mahloujifar, Melis and Chaudhuri 2024.
+
+    >>> round(epsilon_one_run_fdp(1000, 100, 100, alpha=0.05, delta=1e-5), 4)
+    5.549
+    """
+    from scipy.special import ndtr, ndtri
+
+    def rejected(mu: float) -> bool:
+        r = alpha * right / canaries
+        h = alpha * (guesses - right) / canaries
+        for i in range(right - 1, -1, -1):  # each step needs the one before
+            step = max(h, float(ndtr(ndtri(r) - mu)))
+            r += i / (guesses - i) * (step - h)
+            h = step
+            if r + h > 1:
+                break
+        return r + h > guesses / canaries
+
+    return epsilon_of_mu(_largest(rejected), delta)
+
+
+def _largest(holds: Callable[[float], bool], limit: float = 100.0) -> float:
+    """The largest number at which a condition, true then false, holds; 0 where it never does."""
+    if not holds(0.0):
+        return 0.0
+    low, high = 0.0, limit
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

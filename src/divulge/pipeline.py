@@ -1,0 +1,478 @@
+"""audit(): the only file that knows the order. Evidence -> scores -> slices -> Rocs -> estimates -> Report."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge import attacks as attack_family
+from divulge import intervals, selection
+from divulge import metrics as metric_family
+from divulge import slices as slice_family
+from divulge.attacks import Attack, NamedAttack
+from divulge.blocks import in_parallel
+from divulge.codes import CODES
+from divulge.errors import InputError, Unavailable
+from divulge.folds import content_hashes, digest, halves, identified
+from divulge.metrics import FPRS, NAN, Estimate, Metric, NamedMetric
+from divulge.report import LADDER, Report, Row, table_of
+from divulge.roc import CrossFit, Ranked, Roc, exact_slices, rank, tags
+from divulge.signals import compute, why_unavailable
+from divulge.slices import EVERYONE, MIN_N, Merged, Slicer
+from divulge.version import VERSION
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence
+    from divulge.policy import Policy
+
+Progress = Callable[[int, int, str], None]
+
+
+def audit(
+    evidence: Evidence,
+    *,
+    attacks: str | Attack | Iterable[str | Attack] = "default",
+    slices: str | Slicer | Iterable[str | Slicer] = (),
+    metrics: str | Metric | Iterable[str | Metric] = "default",
+    policy: Policy | None = None,
+    baseline: Report | None = None,
+    confidence: float = 0.95,
+    min_n: int = MIN_N,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Attack a model through its outputs and report how well that works.
+
+    Args:
+        evidence: n records, members and non-members.
+        attacks: "default", or names, objects or callables; see `divulge.attacks`.
+        slices: names or callables; see `divulge.slices`. "everyone" is always one.
+        metrics: "default", or names or callables; see `divulge.metrics`. The score and the tail are always there.
+        policy: limits to hold the report against; None: nothing is gated.
+        baseline: an earlier report, for limits on an increase.
+        confidence: of every interval; a leak-free model raises a leak finding with at most 1 - confidence.
+        min_n: rows a side below which a slice is merged into the rest.
+        seed: fixes the halves and every attack's randomness: the same seed gives the same report.
+        progress: called with (steps done, all steps, what is being done).
+
+    Raises:
+        InputError: a name that is not known, no members or no non-members, a confidence outside (0, 1).
+        Unavailable: an attack or a slice that was named cannot be had from this evidence.
+        PolicyError: the policy limits an increase and there is no baseline.
+
+    >>> from divulge.evidence import Evidence
+    >>> n = np.arange(2000)
+    >>> leaky = Evidence(member=n < 1000, signals={"loss": np.sin(n * n) + 0.2 * (n < 1000)})
+    >>> [round(end, 2) for end in audit(leaky).score[:3]]
+    [0.22, 0.19, 0.25]
+    """
+    _check(evidence, confidence, min_n)
+    chosen = attack_family.all_named(attacks, evidence)
+    slicers = [slices] if isinstance(slices, str) or callable(slices) else list(slices)
+    cut = [slice_family.named(slicer, evidence) for slicer in slicers]
+    everyones = metric_family.all_named(metrics)
+    of_slices = metric_family.all_named(metric_family.OF_SLICES) if metrics == "default" else everyones
+    steps = _Steps(progress, 2 + len(chosen) * (2 + len(cut)))
+    error = 1 - confidence
+
+    steps.next("reading the records")
+    contents = content_hashes(evidence)
+    meta = _provenance(evidence, chosen, digest(contents), seed=seed, confidence=confidence, min_n=min_n)
+    known = identified(evidence, contents)
+    tag = tags(known.member, halves(known, seed))
+    known = _with_signals(known, chosen)
+    partitions = [slice_family.merge_small(slicer(known), known.member, min_n) for slicer in cut]
+
+    scored, statuses = [], []
+    for attack in chosen:
+        steps.next(f"attack {attack.name}")
+        status, ranked = _run(attack, known, seed)
+        statuses.append(status)
+        if ranked is not None:
+            scored.append((attack, ranked))
+    if not scored:
+        reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
+        raise Unavailable(f"no attack could run on this evidence ({reasons})")
+
+    def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, list[Row], list[Row], list[Row]]:
+        attack, ranked = item
+        roc = next(exact_slices(ranked, tag, np.zeros(1, np.int32), 1, fitted=attack.fitted))
+        return roc, *_measure_everyone(attack.name, roc, everyones, error)
+
+    measured = in_parallel(of_everyone, scored, lambda: steps.next("measuring"))
+    rocs = {attack.name: roc for (attack, _), (roc, *_) in zip(scored, measured, strict=True)}
+    carried = [fpr for fpr in FPRS if metric_family.needed_nonmembers(fpr) <= int((~known.member).sum())]
+    tests = sum(int(merged.measured.sum()) for merged in partitions) + len(carried) + 1
+    table = _Results()
+    for _, rows, bounds, _ in measured:
+        table.add(rows, bounds)
+    table.add(*_best_of_everyone(rocs, error))
+    table.add(_accuracy(known, error), [])
+    curve = [row for *_, rows in measured for row in rows]
+    leaks = _leaks_of_all(rocs, carried, error, tests)
+    del measured, rocs  # the largest arrays of an audit, and the slices do not need them
+
+    def of_slice(item: tuple[Merged, tuple[NamedAttack, Ranked]]) -> list[_Slice]:
+        merged, (attack, ranked) = item
+        return _measure_slices(merged, attack, ranked, tag, of_slices, error)
+
+    tasks = [(merged, item) for merged in partitions for item in scored]
+    by_task = in_parallel(of_slice, tasks, lambda: steps.next("measuring slices"))
+    slice_rows: list[Row] = [_slice_row(EVERYONE, EVERYONE, known.member)]
+    for at, merged in enumerate(partitions):
+        of_partition = by_task[at * len(scored) : (at + 1) * len(scored)]
+        rows, best, bounds, p = _combine(merged, of_partition, [attack.name for attack, _ in scored], error, tests)
+        table.add(best, bounds)
+        table.add(rows, [])
+        slice_rows += _slice_rows(merged, p)
+    _holm(slice_rows)
+
+    meta |= {"tests": tests, "slices": [merged.partition.name for merged in partitions]}
+    tables = {
+        "results": table_of("results", table.rows),
+        "bounds": table_of("bounds", table.bounds),
+        "slices": table_of("slices", slice_rows),
+        "attacks": table_of("attacks", statuses),
+        "curve": table_of("curve", curve),
+        "controls": table_of("controls", []),
+        "findings": table_of("findings", _leaks_by_score(table.rows) + leaks),
+        "gates": table_of("gates", []),
+    }
+    steps.next("done")
+    return Report({**meta, "verdict": "NOT_GATED", "policy": None}, tables).judged(policy, baseline=baseline)
+
+
+# ------------------------------------------------------------------------------------------------- preparation
+
+
+def _check(evidence: Evidence, confidence: float, min_n: int) -> None:
+    if not 0.5 <= confidence < 1:
+        raise InputError("DV056", f"expected a confidence from 0.5 up to, not including, 1, got {confidence!r}")
+    if min_n < 2:
+        raise InputError("DV056", f"expected min_n of at least 2, got {min_n!r}")
+    members = int(evidence.member.sum())
+    if members in (0, len(evidence.member)):
+        sides = "non-members" if members else "members"
+        raise InputError("DV056", f"expected members and non-members, got no {sides} among {len(evidence.member)} rows")
+
+
+class _Steps:
+    """Tells the caller how far the audit is."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def next(self, what: str) -> None:
+        if self._progress is not None:
+            self._progress(self._done, self._total, what)
+        self._done = min(self._done + 1, self._total)
+
+
+def _provenance(
+    evidence: Evidence,
+    attacks: Sequence[NamedAttack],
+    digest: str,
+    *,
+    seed: int,
+    confidence: float,
+    min_n: int,
+) -> dict[str, Any]:
+    clock = os.environ.get("SOURCE_DATE_EPOCH")
+    now = (
+        datetime.datetime.now(datetime.UTC)
+        if clock is None
+        else datetime.datetime.fromtimestamp(int(clock), datetime.UTC)
+    )
+    outputs = evidence.outputs
+    return {
+        "version": VERSION,
+        "created": now.isoformat(timespec="seconds"),
+        "seed": seed,
+        "confidence": confidence,
+        "min_n": min_n,
+        "ladder": list(LADDER),
+        "data": {
+            "members": int(evidence.member.sum()),
+            "nonmembers": int((~evidence.member).sum()),
+            "task": evidence.task,
+            "kind": evidence.kind,
+            "outputs": None if outputs is None else 1 if outputs.ndim == 1 else outputs.shape[1],
+            "dtype": None if outputs is None else str(outputs.dtype),
+            "given": sorted(evidence.signals),
+            "columns": sorted(evidence.columns),
+            "digest": digest,
+        },
+        "attacks": {attack.name: repr(attack.call) for attack in attacks},
+    }
+
+
+def _with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidence:
+    """The evidence with all signals that will be needed, computed in one pass over the outputs."""
+    wanted = dict.fromkeys([*(need for attack in attacks for need in attack.needs), "correct"])
+    have = [name for name in wanted if why_unavailable(evidence, name) is None]
+    return replace(evidence, signals={**evidence.signals, **compute(evidence, have)})
+
+
+def _run(attack: NamedAttack, evidence: Evidence, seed: int) -> tuple[Row, Ranked | None]:
+    """One attack's row in the report, and its scores where it ran."""
+    rng = np.random.default_rng([seed, zlib.crc32(attack.name.encode())])  # whichever other attacks run
+    try:
+        scores = np.asarray(attack.call(evidence, rng))
+    except Unavailable as reason:
+        if attack.required:
+            raise Unavailable(f"the attack {attack.name} cannot run: {reason.message}") from reason
+        return {"attack": attack.name, "status": "skipped", "reason": reason.message}, None
+    if scores.shape != evidence.member.shape or scores.dtype.kind not in "fiub":
+        raise InputError(
+            "DV057",
+            f"the attack {attack.name} gave {scores.dtype} scores of shape {scores.shape}; "
+            f"expected one number a record, shape {evidence.member.shape}",
+        )
+    scores = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+    unscored = np.isnan(scores)
+    reason_text = None
+    if unscored.any():
+        members = int((unscored & evidence.member).sum())
+        reason_text = f"{members} members and {int(unscored.sum()) - members} non-members not scored: counted lowest"
+    return {"attack": attack.name, "status": "ran", "reason": reason_text}, rank(scores)
+
+
+# --------------------------------------------------------------------------------------------------- measuring
+
+
+class _Results:
+    """Rows of the results, and the bounds that belong to some of them."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.bounds: list[Row] = []
+
+    def add(self, rows: list[Row], bounds: list[Row]) -> None:
+        """`bounds` rows count from the first of `rows`."""
+        start = len(self.rows)
+        self.rows += rows
+        self.bounds += [{**bound, "row": start + bound["row"]} for bound in bounds]
+
+
+def _row(attack: str, slice: str, metric: str, estimate: Estimate, sizes: tuple[int, int], **rates: float) -> Row:
+    return {
+        "attack": attack,
+        "slice": slice,
+        "metric": metric,
+        "fpr": rates.get("fpr", NAN),
+        "prior": rates.get("prior", NAN),
+        **estimate._asdict(),
+        "members": sizes[0],
+        "nonmembers": sizes[1],
+    }
+
+
+def _ladder(row: int, estimate: Estimate, at: Callable[[float], Estimate], error: float) -> list[Row]:
+    """The bounds of one estimate at each level, where it has an interval."""
+    if np.isnan(estimate.low) and np.isnan(estimate.high):
+        return []
+    ends = [estimate if level == 1 else at(error * level) for level in LADDER]
+    return [{"row": row, "low": [end.low for end in ends], "high": [end.high for end in ends]}]
+
+
+def _measure_everyone(
+    attack: str, roc: Roc, metrics: Iterable[NamedMetric], error: float
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Results, bounds and curve of one attack over all rows."""
+    rows: list[Row] = []
+    bounds: list[Row] = []
+    sizes = (roc.n_members, roc.n_nonmembers)
+    for metric in metrics:
+        estimate = metric.call(roc, error)
+        bounds += _ladder(len(rows), estimate, partial(metric.call, roc), error)
+        rows.append(_row(attack, EVERYONE, metric.name, estimate, sizes, fpr=metric.fpr, prior=metric.prior))
+    points = metric_family.curve(roc, error)
+    curve = [
+        {"attack": attack, "slice": EVERYONE, **dict(zip(points._fields, point, strict=True))}
+        for point in zip(*(column.tolist() for column in points), strict=True)
+    ]
+    return rows, bounds, curve
+
+
+def _best_of_everyone(rocs: Mapping[str, Roc], error: float) -> tuple[list[Row], list[Row]]:
+    """The score and the tail at each FPR, with their bounds."""
+    first = next(iter(rocs.values()))
+    sizes = (first.n_members, first.n_nonmembers)
+    fits = {name: roc.cross_fit for name, roc in rocs.items()}
+    score = selection.score(rocs, error)
+    rows = [_row(selection.select(fits, *sizes).attack, EVERYONE, "score", score, sizes)]
+    bounds = _ladder(0, score, lambda level: selection.score(rocs, level), error)
+    for fpr in FPRS:
+        tails = [selection.tail_at(rocs, fpr, error * level) for level in LADDER]
+        for metric, ends in (("tail_tpr", [t.tpr for t in tails]), ("tail_lift", [t.lift for t in tails])):
+            at = dict(zip((error * level for level in LADDER), ends, strict=True))
+            bounds += _ladder(len(rows), ends[0], at.__getitem__, error)
+            rows.append(_row(tails[0].attack, EVERYONE, metric, ends[0], sizes, fpr=fpr))
+    return rows, bounds
+
+
+def _accuracy(evidence: Evidence, error: float) -> list[Row]:
+    """How often the model itself is right on each side."""
+    if "correct" not in evidence.signals:
+        return []
+    right = evidence.signals["correct"] >= 1
+    rows = []
+    for metric, side in (("member_accuracy", evidence.member), ("nonmember_accuracy", ~evidence.member)):
+        k, n = int(right[side].sum()), int(side.sum())
+        low, high = intervals.wilson(k, n, error)
+        sizes = (n, 0) if metric == "member_accuracy" else (0, n)
+        rows.append(_row("(model)", EVERYONE, metric, Estimate(k / n, float(low), float(high)), sizes))
+    return rows
+
+
+class _Slice(NamedTuple):
+    """One attack's figures of one slice."""
+
+    fit: CrossFit
+    estimates: list[tuple[NamedMetric, Estimate]]
+
+
+def _measure_slices(
+    merged: Merged,
+    attack: NamedAttack,
+    ranked: Ranked,
+    tag: NDArray[np.uint8],
+    metrics: Sequence[NamedMetric],
+    error: float,
+) -> list[_Slice]:
+    """One attack's figures of every measured slice of a partition."""
+    part = merged.partition
+    rocs = exact_slices(ranked, tag, part.codes, len(part.labels), part.rows, fitted=attack.fitted)
+    return [
+        _Slice(roc.cross_fit, [(metric, metric.call(roc, error)) for metric in metrics])
+        for roc, measured in zip(rocs, merged.measured, strict=True)
+        if measured
+    ]
+
+
+def _combine(
+    merged: Merged, by_attack: Sequence[Sequence[_Slice]], names: Sequence[str], error: float, tests: int
+) -> tuple[list[Row], list[Row], list[Row], NDArray[np.float64]]:
+    """A partition's rows by attack, its scores with their bounds, and each slice's p.
+
+    A slice's score has an interval at error / tests: all slices' hold together.
+    """
+    at = np.flatnonzero(merged.measured)
+    labels = [merged.partition.labels[i] for i in at]
+    sizes = list(zip(merged.members[at].tolist(), merged.nonmembers[at].tolist(), strict=True))
+    rows = [
+        _row(name, labels[i], metric.name, estimate, sizes[i], fpr=metric.fpr, prior=metric.prior)
+        for name, of_attack in zip(names, by_attack, strict=True)
+        for i, of_slice in enumerate(of_attack)
+        for metric, estimate in of_slice.estimates
+    ]
+    if not labels:
+        return rows, [], [], np.zeros(0)
+    chosen = [
+        selection.select({name: by_attack[a][i].fit for a, name in enumerate(names)}, *sizes[i])
+        for i in range(len(labels))
+    ]
+    counts = intervals.AdvantageCounts(*np.array([pick.counts for pick in chosen], dtype=np.float64).T)
+    value = np.asarray(counts.tp) / np.asarray(counts.members) - np.asarray(counts.fp) / np.asarray(counts.nonmembers)
+    together = intervals.advantage(counts, error / tests)
+    columns = intervals.AdvantageCounts(*(np.asarray(count)[:, None] for count in counts))
+    ladder = intervals.advantage(columns, error * np.array(LADDER))
+    best = [
+        _row(pick.attack, label, "score", Estimate(float(v), float(low), float(high)), size)
+        for pick, label, v, low, high, size in zip(chosen, labels, value, *together, sizes, strict=True)
+    ]
+    bounds = [{"row": i, "low": ladder.low[i].tolist(), "high": ladder.high[i].tolist()} for i in range(len(labels))]
+    return rows, best, bounds, intervals.advantage_p(counts)
+
+
+# ------------------------------------------------------------------------------------------ slices and findings
+
+
+def _slice_row(partition: str, label: str, member: NDArray[np.bool_]) -> Row:
+    members = int(member.sum())
+    return {
+        "partition": partition,
+        "slice": label,
+        "members": members,
+        "nonmembers": len(member) - members,
+        "merged": [],
+        "p": NAN,
+    }
+
+
+def _slice_rows(merged: Merged, p: NDArray[np.float64]) -> list[Row]:
+    part = merged.partition
+    measured = iter(p.tolist())
+    return [
+        {
+            "partition": part.name,
+            "slice": label,
+            "members": int(merged.members[i]),
+            "nonmembers": int(merged.nonmembers[i]),
+            "merged": list(merged.merged) if label.endswith(slice_family.REST) else [],
+            "p": next(measured) if merged.measured[i] else NAN,
+        }
+        for i, label in enumerate(part.labels)
+    ]
+
+
+def _holm(rows: list[Row]) -> None:
+    """Replace the slices' p by Holm's, which hold together; in place."""
+    tested = sorted((row for row in rows if not np.isnan(row["p"])), key=lambda row: float(row["p"]))
+    largest = 0.0
+    for at, row in enumerate(tested):
+        largest = max(largest, min(1.0, row["p"] * (len(tested) - at)))
+        row["p"] = largest
+
+
+def _leaks_by_score(results: Sequence[Row]) -> list[Row]:
+    """A leak finding a score whose interval is above 0; a slice's interval already allows for all tests."""
+    return [
+        _leak(
+            "DV101" if row["slice"] == EVERYONE else "DV102",
+            row["slice"],
+            row["attack"],
+            f"score {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] is credibly above 0",
+        )
+        for row in results
+        if row["metric"] == "score" and row["low"] > 0
+    ]
+
+
+def _leaks_of_all(rocs: Mapping[str, Roc], carried: Sequence[float], error: float, tests: int) -> list[Row]:
+    """Leak findings of the tail and of the attacks' direction: with the slices one family of `tests`."""
+    findings = []
+    for fpr in carried:
+        tail = selection.tail_at(rocs, fpr, error / tests)
+        if tail.tpr.low > fpr:
+            text = (
+                f"at FPR {fpr:g} the attack finds {tail.tpr.value:.3%} of the members [{tail.tpr.low:.3%}, "
+                f"{tail.tpr.high:.3%}], {tail.lift.value:.1f} times chance"
+            )
+            findings.append(_leak("DV103", EVERYONE, tail.attack, text))
+    for name, roc in rocs.items():
+        estimate = metric_family.auc(roc, error / (tests * len(rocs)))
+        if estimate.high < 0.5:
+            text = f"the AUC of {name} is {estimate.value:.3f}, credibly below 0.5: its direction is wrong"
+            findings.append(_leak("DV104", EVERYONE, name, text))
+    return findings
+
+
+def _leak(code: str, slice: str, attack: str, text: str) -> Row:
+    return {
+        "code": code,
+        "severity": "warning",
+        "slice": slice,
+        "attack": attack,
+        "text": text,
+        "fix": CODES[code].fix,
+        "waived": False,
+    }

@@ -1,0 +1,470 @@
+"""Policy: limits on a report's figures -> findings and a verdict. A pure function of the report.
+
+A gate FAILs where the lower bound of a figure is above its limit, PASSes where the upper bound is not, and is
+INCONCLUSIVE in between or where the figure is undefined. Lower bounds are taken at an error level shared among all
+attacks, slices and gates, so that a FAIL on sound data stays rare however much is looked at; a PASS needs every upper
+bound below the limit, which needs no such share.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from divulge.codes import CODES
+from divulge.errors import InputError, PolicyError
+from divulge.intervals import Bounds, difference
+from divulge.metrics import NAN, NamedMetric, named
+from divulge.report import LADDER, Report, Row, Verdict
+from divulge.slices import EVERYONE
+
+INCONCLUSIVE_WAYS = ("keep", "fail", "pass")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One limit.
+
+    Attributes:
+        name: as the policy writes it: "score", "auc", "tail", "tpr@0.001", "score_slice" ….
+        limit: the largest allowed value, or increase.
+        kind: "max" or "max_increase".
+        min_n: slices with fewer rows on a side are left out.
+
+    >>> Gate("score", 0.1).limit
+    0.1
+    """
+
+    name: str
+    limit: float
+    kind: str = "max"
+    min_n: int = 0
+
+    @property
+    def of_slices(self) -> bool:
+        """Every slice but everyone is held to it."""
+        return self.name.endswith("_slice")
+
+    @property
+    def metric(self) -> NamedMetric:
+        """The rows of the results that it looks at, by metric, FPR and prior; NaN FPR of the tail: any."""
+        name = self.name.removesuffix("_slice")
+        if name in ("score", "tail"):
+            return NamedMetric({"tail": "tail_lift"}.get(name, name), NAN, NAN, _not_computed)
+        return named(name)
+
+
+def _not_computed(*_: Any) -> Any:
+    raise NotImplementedError("score and tail are of several attacks' Rocs: divulge.selection")
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A finding that is accepted for a time.
+
+    Attributes:
+        code: the finding's code.
+        reason: why it is accepted.
+        slice, attack: None: any.
+        expires: the last day on which it holds; None: it does not expire.
+
+    >>> Waiver("DV102", "see DPIA-17", slice="correct=no").code
+    'DV102'
+    """
+
+    code: str
+    reason: str
+    slice: str | None = None
+    attack: str | None = None
+    expires: datetime.date | None = None
+
+    def covers(self, finding: Row) -> bool:
+        """Whether a finding is the one that it waives."""
+        return (
+            finding["code"] == self.code
+            and self.slice in (None, finding["slice"])
+            and self.attack in (None, finding["attack"])
+        )
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Limits, waivers and what to make of doubt.
+
+    Attributes:
+        gates: the limits; none of them empty.
+        waivers: accepted findings.
+        inconclusive: "keep", "fail" or "pass": the verdict an INCONCLUSIVE becomes.
+        source: where it was read, for the report.
+
+    >>> Policy.from_mapping({"gate": {"score": {"max": 0.1}}}).gates[0].limit
+    0.1
+    """
+
+    gates: tuple[Gate, ...]
+    waivers: tuple[Waiver, ...] = ()
+    inconclusive: str = "keep"
+    source: str = "given in Python"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a TOML file: [gate] and [[waive]], under [tool.divulge] in a pyproject.toml.
+
+        Raises:
+            PolicyError: DV303 no such file, not TOML or without gates; DV301, DV302 as `from_mapping`.
+        """
+        path = Path(path)
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PolicyError("DV303", f"expected a policy in TOML at {str(path)!r}: {error}") from error
+        if path.name == "pyproject.toml":
+            content = content.get("tool", {}).get("divulge", {})
+            if not content:
+                raise PolicyError("DV303", f"{str(path)!r} has no [tool.divulge] table")
+        return cls.from_mapping(content, source=str(path))
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any], *, source: str = "given in Python") -> Policy:
+        """A policy from {"gate": {...}, "waive": [...]}.
+
+        Raises:
+            PolicyError: DV301 an unknown key, DV302 a value that cannot be used, DV303 no gate at all.
+        """
+        _known(content, ("gate", "waive"), "the policy")
+        table = content.get("gate")
+        if not isinstance(table, Mapping) or not table:
+            raise PolicyError("DV303", f"the policy ({source}) has no [gate] table: it would pass everything")
+        gates = [gate for name, value in table.items() if name != "inconclusive" for gate in _gates(name, value)]
+        if not gates:
+            raise PolicyError("DV303", f"the policy ({source}) sets no limit: it would pass everything")
+        way = table.get("inconclusive", "keep")
+        if way not in INCONCLUSIVE_WAYS:
+            raise PolicyError("DV302", f"inconclusive: expected one of {', '.join(INCONCLUSIVE_WAYS)}, got {way!r}")
+        waivers = content.get("waive", [])
+        if not isinstance(waivers, list):
+            raise PolicyError("DV302", "waive: expected [[waive]] tables")
+        return cls(tuple(gates), tuple(_waiver(item) for item in waivers), way, source)
+
+
+def _known(table: Any, names: Sequence[str], where: str) -> None:
+    if not isinstance(table, Mapping):
+        raise PolicyError("DV302", f"{where}: expected a table, got {table!r:.80}")
+    for key in table:
+        if key not in names:
+            close = get_close_matches(str(key), names, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise PolicyError("DV301", f"{where} has an unknown key {str(key)[:80]!r}{hint} Known: {', '.join(names)}")
+
+
+def _gates(name: str, value: Any) -> list[Gate]:
+    base = name.removesuffix("_slice")
+    if base not in ("score", "tail"):
+        try:
+            named(base)
+        except InputError as error:
+            names = (
+                "score",
+                "score_slice",
+                "tail",
+                "auc",
+                "advantage",
+                "tpr@FPR",
+                "ppv@FPR,PRIOR",
+                "inconclusive",
+            )
+            close = get_close_matches(name, names, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise PolicyError(
+                "DV301", f"[gate] has an unknown key {name[:80]!r}{hint} Known: {', '.join(names)}"
+            ) from error
+    largest = "max_lift" if base == "tail" else "max"
+    options = [largest, "max_increase"] + (["min_n"] if name.endswith("_slice") else [])
+    _known(value, options, f"gate {name!r}")
+    min_n = value.get("min_n", 0)
+    if isinstance(min_n, bool) or not isinstance(min_n, int) or min_n < 0:
+        raise PolicyError("DV302", f"gate {name!r}: expected min_n to be a whole number from 0 up, got {min_n!r}")
+    gates = []
+    for option in (largest, "max_increase"):
+        if option in value:
+            limit = value[option]
+            if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
+                raise PolicyError("DV302", f"gate {name!r}: expected {option} to be a number, got {limit!r}")
+            gates.append(Gate(name, float(limit), "max" if option == largest else option, min_n))
+    if not gates:
+        raise PolicyError("DV302", f"gate {name!r} sets no limit: expected {largest} or max_increase")
+    return gates
+
+
+def _waiver(item: Any) -> Waiver:
+    _known(item, ("code", "slice", "attack", "reason", "expires"), "a waiver")
+    code, reason, expires = item.get("code"), item.get("reason"), item.get("expires")
+    if code not in CODES:
+        raise PolicyError("DV302", f"a waiver's code: expected a finding's code such as DV102, got {code!r}")
+    if not isinstance(reason, str) or not reason.strip():
+        raise PolicyError("DV302", f"the waiver of {code} gives no reason")
+    if isinstance(expires, datetime.datetime):
+        expires = expires.date()
+    if expires is not None and not isinstance(expires, datetime.date):
+        raise PolicyError("DV302", f"the waiver of {code}: expected expires to be a date (2027-03-01), got {expires!r}")
+    return Waiver(code, reason, item.get("slice"), item.get("attack"), expires)
+
+
+# --------------------------------------------------------------------------------------------------- judging
+
+
+class Judgement(NamedTuple):
+    """What a policy makes of a report: rows as in `divulge.report.COLUMNS`.
+
+    >>> Judgement(Verdict.PASS, [], []).verdict.exit_code
+    0
+    """
+
+    verdict: Verdict
+    findings: list[Row]
+    gates: list[Row]
+
+
+GATE_CODES = {"score": "DV101", "score_slice": "DV102", "tail": "DV103", "auc": "DV105"}
+
+
+def judge(
+    report: Report,
+    policy: Policy | None,
+    *,
+    baseline: Report | None = None,
+    today: datetime.date | None = None,
+) -> Judgement:
+    """Hold a report against a policy.
+
+    Args:
+        report: of `audit`, or loaded.
+        policy: None: nothing is gated.
+        baseline: an earlier report, for limits on an increase.
+        today: for waivers; default: the clock's date.
+
+    Raises:
+        PolicyError: DV304, an increase is limited and there is no baseline.
+    """
+    leaks = [{**row, "waived": False} for row in report.findings if row["severity"] == "warning"]
+    invalid = any(row["status"] == "invalid" for row in report.rows("controls"))
+    if policy is None:
+        return Judgement(Verdict.INVALID if invalid else Verdict.NOT_GATED, leaks, [])
+    if baseline is None and any(gate.kind == "max_increase" for gate in policy.gates):
+        raise PolicyError(
+            "DV304", "the policy limits an increase (max_increase): pass baseline= or --baseline run.json"
+        )
+    today = today or datetime.date.today()
+    live = [waiver for waiver in policy.waivers if waiver.expires is None or waiver.expires >= today]
+    index = _Index(report)
+    base_index = None if baseline is None else _Index(baseline)
+    gates, failures, doubts = [], [], []
+    for gate in policy.gates:
+        checks = _checks(gate, index, base_index, len(policy.gates))
+        failed = [_finding(gate, check) for check in checks if check["outcome"] == "FAIL"]
+        for finding in failed:
+            finding["waived"] = any(waiver.covers(finding) for waiver in live)
+        failures += failed
+        waived = {(row["slice"], row["attack"]) for row in failed if row["waived"]}
+        counted = [check for check in checks if (check["slice"], check["attack"]) not in waived]
+        gates.append(_gate_row(gate, counted, len(checks)))
+        if gates[-1]["outcome"] == "INCONCLUSIVE":
+            doubts.append(_doubt(gates[-1], policy.inconclusive))
+    for row in leaks:
+        row["waived"] = any(waiver.covers(row) for waiver in live)
+    findings = failures + leaks + doubts
+    findings += _about_waivers(policy, today, findings)
+    return Judgement(_verdict(invalid, gates, policy.inconclusive), findings, gates)
+
+
+def _verdict(invalid: bool, gates: list[Row], way: str) -> Verdict:
+    outcomes = {gate["outcome"] for gate in gates}
+    if "INCONCLUSIVE" in outcomes and way != "keep":
+        outcomes = outcomes - {"INCONCLUSIVE"} | {way.upper()}
+    if invalid:
+        return Verdict.INVALID
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        if verdict.value in outcomes:
+            return verdict
+    return Verdict.PASS
+
+
+class _Index:
+    """A report's rows with their bounds, by what they are of."""
+
+    def __init__(self, report: Report) -> None:
+        results = report.rows("results")
+        bounds = {row["row"]: (row["low"], row["high"]) for row in report.rows("bounds")}
+        self.error = 1 - float(report.meta["confidence"])
+        self.rows = [{**row, "bounds": bounds.get(at)} for at, row in enumerate(results)]
+
+    def of(self, gate: Gate) -> list[Row]:
+        """The rows that a gate looks at."""
+        wanted = gate.metric
+        return [
+            row
+            for row in self.rows
+            if row["metric"] == wanted.name
+            and (row["slice"] != EVERYONE) == gate.of_slices
+            and (wanted.name == "tail_lift" or _equal(row["fpr"], wanted.fpr))
+            and _equal(row["prior"], wanted.prior)
+            and min(row["members"], row["nonmembers"]) >= gate.min_n
+        ]
+
+    def match(self, row: Row) -> Row | None:
+        """The row of the same figure; the score's and the tail's attack may differ."""
+        any_attack = row["metric"] in ("score", "tail_lift")
+        for other in self.rows:
+            if (
+                (other["metric"], other["slice"]) == (row["metric"], row["slice"])
+                and (any_attack or other["attack"] == row["attack"])
+                and _equal(other["fpr"], row["fpr"])
+                and _equal(other["prior"], row["prior"])
+            ):
+                return other
+        return None
+
+
+def _equal(a: float | None, b: float | None) -> bool:
+    a, b = (NAN if x is None else x for x in (a, b))
+    return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-9)
+
+
+def _bounds_at(row: Row, share: float) -> Bounds | None:
+    """A row's ends at the largest error level of the ladder that is at most a share of the report's error."""
+    if row["bounds"] is None or row["reason"]:
+        return None
+    step = next((at for at, level in enumerate(LADDER) if level <= share * (1 + 1e-9)), None)
+    if step is None:
+        return None
+    low, high = row["bounds"][0][step], row["bounds"][1][step]
+    return None if math.isnan(low) or math.isnan(high) else Bounds(np.asarray(low), np.asarray(high))
+
+
+def _checks(gate: Gate, index: _Index, base: _Index | None, gates: int) -> list[Row]:
+    """Each figure under a gate with its outcome."""
+    rows = index.of(gate)
+    if gate.metric.name == "tail_lift" and any(not row["reason"] for row in rows):
+        rows = [row for row in rows if not row["reason"]]  # an FPR too low for this sample is not measured
+    checks = []
+    for row in rows:
+        value, fail_at, pass_at, reason = _figure(gate, row, base, 1 / (len(rows) * gates))
+        if reason is None and fail_at is not None and pass_at is not None:
+            low, high = float(fail_at.low), float(pass_at.high)
+            outcome = "FAIL" if low > gate.limit else "PASS" if high <= gate.limit else "INCONCLUSIVE"
+            shown = (float(pass_at.low), high) if outcome != "FAIL" else (low, high)
+        else:
+            outcome, shown = "INCONCLUSIVE", (NAN, NAN)
+            reason = reason or "it has no interval"
+        checks.append(
+            {
+                "attack": row["attack"],
+                "slice": row["slice"],
+                "value": value,
+                "low": shown[0],
+                "high": shown[1],
+                "outcome": outcome,
+                "reason": reason,
+            }
+        )
+    return checks
+
+
+def _figure(
+    gate: Gate, row: Row, base: _Index | None, share: float
+) -> tuple[float, Bounds | None, Bounds | None, str | None]:
+    """The gated value, its bounds at the failing and at the passing level, or the reason it has none."""
+    fail_at, pass_at = _bounds_at(row, share), _bounds_at(row, 1.0)
+    if gate.kind == "max" or row["reason"]:
+        return row["value"], fail_at, pass_at, row["reason"]
+    other = None if base is None else base.match(row)
+    if other is None:
+        return NAN, None, None, "the baseline has no such figure"
+    ends = [(_bounds_at(row, level), _bounds_at(other, level)) for level in (share, 1.0)]
+    if any(end is None for pair in ends for end in pair):
+        return NAN, None, None, other["reason"] or "it has no interval"
+    fail, passing = (
+        difference(row["value"], own, other["value"], its) for own, its in ends if own is not None and its is not None
+    )
+    return row["value"] - other["value"], fail, passing, None
+
+
+def _gate_row(gate: Gate, checks: list[Row], checked: int) -> Row:
+    """A gate's row: its worst figure."""
+    head = {"gate": gate.name, "kind": gate.kind, "limit": gate.limit, "checked": checked}
+    if not checks:
+        if checked:
+            return {**head, "outcome": "PASS", "reason": "every figure above the limit is waived"}
+        what = "no slice is large enough" if gate.of_slices else "the report has no such figure"
+        return {**head, "outcome": "INCONCLUSIVE", "value": NAN, "low": NAN, "high": NAN, "reason": what}
+
+    def badness(check: Row) -> tuple[int, float]:
+        end = check["low"] if check["outcome"] == "FAIL" else check["high"]
+        return ("PASS", "INCONCLUSIVE", "FAIL").index(check["outcome"]), -math.inf if math.isnan(end) else end
+
+    worst: Row = max(checks, key=badness)
+    return {**head, **worst}
+
+
+def _finding(gate: Gate, check: Row) -> Row:
+    name = gate.name if gate.name in GATE_CODES else gate.name.removesuffix("_slice")
+    code = GATE_CODES.get(name, "DV106")
+    what = gate.name
+    if gate.kind == "max_increase":
+        code, what = "DV107", f"the increase of {gate.name}"
+    text = f"{what} is {check['value']:.4g}, credibly above its limit {gate.limit:g}: lower bound {check['low']:.4g}"
+    return {
+        "code": code,
+        "severity": "fail",
+        "slice": check["slice"],
+        "attack": check["attack"],
+        "text": text,
+        "fix": CODES[code].fix,
+        "waived": False,
+    }
+
+
+def _doubt(gate: Row, way: str) -> Row:
+    why = gate.get("reason") or f"its interval [{gate['low']:.4g}, {gate['high']:.4g}] straddles it"
+    text = f"{gate['gate']} cannot be held against its limit {gate['limit']:g}: {why}"
+    return {
+        "code": "DV306",
+        "severity": "fail" if way == "fail" else "info",
+        "slice": gate.get("slice") or EVERYONE,
+        "attack": gate.get("attack") or "",
+        "text": text,
+        "fix": CODES["DV306"].fix,
+        "waived": False,
+    }
+
+
+def _about_waivers(policy: Policy, today: datetime.date, findings: list[Row]) -> list[Row]:
+    rows = []
+    for waiver in policy.waivers:
+        what = f"{waiver.code}" + (f" of {waiver.slice}" if waiver.slice else "")
+        if waiver.expires is not None and waiver.expires < today:
+            code, text = "DV305", f"the waiver of {what} expired on {waiver.expires}: {waiver.reason}"
+        elif not any(waiver.covers(finding) for finding in findings):
+            code, text = "DV307", f"the waiver of {what} matches no finding"
+        else:
+            continue
+        rows.append(
+            {
+                "code": code,
+                "severity": "info",
+                "slice": waiver.slice or EVERYONE,
+                "attack": waiver.attack or "",
+                "text": text,
+                "fix": CODES[code].fix,
+                "waived": False,
+            }
+        )
+    return rows

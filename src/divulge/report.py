@@ -1,0 +1,365 @@
+"""Report: what an audit found, as columns; rows, lookups, judgement, JSON.
+
+A report holds no record's data. It is enough to judge again under another policy: the bounds of every estimate that has
+an interval are kept at a ladder of error levels, so that a gate can take the level its error budget asks for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from divulge import atomic
+from divulge.codes import CODES
+from divulge.errors import InputError, PrivacyGateError
+from divulge.metrics import NAN, Estimate, named
+from divulge.selection import Tail, headline
+from divulge.slices import EVERYONE
+
+if TYPE_CHECKING:
+    import datetime
+
+    from divulge.policy import Policy
+
+SCHEMA = "divulge-run-1"
+LADDER = tuple(4.0**-step for step in range(11))
+"""Shares of the report's error probability at which bounds are kept; a gate takes the first that is small enough."""
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "results": (
+        "attack", "slice", "metric", "fpr", "prior", "value", "low", "high", "members", "nonmembers", "reason",
+    ),
+    "slices": ("partition", "slice", "members", "nonmembers", "merged", "p"),
+    "attacks": ("attack", "status", "reason"),
+    "findings": ("code", "severity", "slice", "attack", "text", "fix", "waived"),
+    "controls": ("control", "code", "status", "value", "low", "high", "text", "reason"),
+    "gates": (
+        "gate", "kind", "limit", "attack", "slice", "value", "low", "high", "checked", "outcome", "reason",
+    ),
+    "curve": ("attack", "slice", "threshold", "tpr", "fpr", "low", "high"),
+    "bounds": ("row", "low", "high"),
+}  # fmt: skip
+"""Column names of each table; `bounds` is for gates: a row of results, its ends at each level of the ladder."""
+
+Row = dict[str, Any]
+Table = Mapping[str, Sequence[Any]]
+
+
+class Verdict(StrEnum):
+    """What a policy says of a report; INVALID goes before FAIL, FAIL before INCONCLUSIVE, that before PASS.
+
+    >>> Verdict("PASS").exit_code
+    0
+    """
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID = "INVALID"
+    NOT_GATED = "NOT_GATED"
+
+    @property
+    def exit_code(self) -> int:
+        """The command line's exit status for it."""
+        return {"PASS": 0, "NOT_GATED": 0, "FAIL": 1, "INCONCLUSIVE": 3, "INVALID": 4}[self.value]
+
+
+def table_of(name: str, rows: Sequence[Row]) -> Table:
+    """Rows as columns, in the table's order; a missing cell is None.
+
+    >>> len(table_of("attacks", [{"attack": "loss", "status": "ran"}])["reason"])
+    1
+    """
+    return {column: [row.get(column) for row in rows] for column in COLUMNS[name]}
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The outcome of one audit.
+
+    Attributes:
+        meta: what was audited and how: version, created, seed, confidence, data (sizes, task, digest), attacks (their
+            reprs), policy, verdict.
+        tables: columns by table name; see `COLUMNS`. Undefined numbers are NaN with a reason.
+
+    >>> Report({"verdict": "PASS"}, {}).verdict.value
+    'PASS'
+    """
+
+    meta: Mapping[str, Any]
+    tables: Mapping[str, Table]
+
+    def __repr__(self) -> str:
+        score = self.score
+        return (
+            f"<Report {self.verdict.value}: score {score.value:.3f} [{score.low:.3f}, {score.high:.3f}], "
+            f"{len(self.tables['slices']['slice'])} slices, {len(self.findings)} findings>"
+        )
+
+    def rows(self, table: str) -> list[Row]:
+        """One table as a list of dicts: "results", "slices", "attacks", "findings", "controls", "gates" or "curve".
+
+        Raises:
+            InputError: DV054, no such table.
+        """
+        if table not in COLUMNS:
+            raise InputError("DV054", f"a report has no table {table!r}; it has {', '.join(COLUMNS)}")
+        columns = self.tables.get(table, {})
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+    def to_frame(self, table: str = "results", *, backend: str | None = None) -> Any:
+        """One table as a data frame.
+
+        Args:
+            table: as for `rows`.
+            backend: "pandas", "polars" or "pyarrow"; None: the first that is installed.
+
+        Raises:
+            InputError: DV054, an unknown table or backend, or one that is not installed.
+        """
+        import importlib
+
+        makers = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}
+        if backend not in (None, *makers):
+            raise InputError("DV054", f"expected a backend of {', '.join(makers)}, got {backend!r}")
+        rows = self.rows(table)
+        columns = {name: [row[name] for row in rows] for name in COLUMNS[table]}
+        for name in [backend] if backend else makers:
+            try:
+                module = importlib.import_module(name)
+            except ImportError:
+                continue
+            return getattr(module, makers[name])(columns)
+        raise InputError("DV054", f"{backend or 'pandas, polars or pyarrow'} is not installed")
+
+    def estimate(
+        self,
+        metric: str,
+        *,
+        attack: str | None = None,
+        slice: str = EVERYONE,
+        fpr: float | None = None,
+        prior: float | None = None,
+    ) -> Estimate:
+        """One estimate of the results table.
+
+        Args:
+            metric: "auc", "score", "tpr@0.001", "ppv@0.01,0.1" …; or "tpr" with fpr=.
+            attack: an attack's name; may be left out where only one row fits.
+            slice: a slice's name.
+            fpr, prior: rates, where the metric's name does not say them.
+
+        Raises:
+            InputError: DV054, no row or more than one fits.
+
+        >>> results = table_of("results", [
+        ...     {"attack": "loss", "slice": "everyone", "metric": "auc", "value": .6, "low": .5, "high": .7}])
+        >>> Report({}, {"results": results}).estimate("auc").high
+        0.7
+        """
+        if "@" in metric:
+            known = named(metric)
+            metric, fpr, prior = known.name, known.fpr, known.prior
+        rows = [
+            row
+            for row in self.rows("results")
+            if row["metric"] == metric
+            and row["slice"] == slice
+            and attack in (None, row["attack"])
+            and (fpr is None or _same(fpr, row["fpr"]))
+            and (prior is None or _same(prior, row["prior"]))
+        ]
+        if len(rows) != 1:
+            raise InputError("DV054", self._not_one(rows, metric, attack, slice))
+        return _estimate(rows[0])
+
+    def _not_one(self, rows: list[Row], metric: str, attack: str | None, slice: str) -> str:
+        wanted = f"{metric!r} of slice {slice!r}" + (f" by attack {attack!r}" if attack else "")
+        if rows:
+            choices = ", ".join(f"{row['attack']} (fpr {row['fpr']})" for row in rows[:10])
+            return f"{len(rows)} estimates of {wanted}: say which attack, fpr or prior; there are {choices}"
+        results = self.tables["results"]
+        has = {name: sorted({str(x) for x in results[name]})[:12] for name in ("metric", "attack", "slice")}
+        return f"no estimate of {wanted}; there are " + "; ".join(f"{k}: {', '.join(v)}" for k, v in has.items())
+
+    @property
+    def score(self) -> Estimate:
+        """The vulnerability score: 0 = nothing learned about membership, 1 = every record told apart."""
+        return self.estimate("score")
+
+    @property
+    def tail(self) -> Tail:
+        """The few who can be told with near certainty: TPR and lift at the low FPR where most is certain."""
+        return headline(self.tails)
+
+    @property
+    def tails(self) -> list[Tail]:
+        """The tail at every FPR that was asked for, rising."""
+        rows = self.rows("results")
+        tprs = [row for row in rows if row["metric"] == "tail_tpr" and row["slice"] == EVERYONE]
+        lifts = [row for row in rows if row["metric"] == "tail_lift" and row["slice"] == EVERYONE]
+        return [
+            Tail(_estimate(tpr), _estimate(lift), tpr["fpr"], tpr["attack"])
+            for tpr, lift in zip(tprs, lifts, strict=True)
+        ]
+
+    @property
+    def findings(self) -> list[Row]:
+        """The findings, as `rows("findings")`."""
+        return self.rows("findings")
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS, FAIL, INCONCLUSIVE, INVALID, or NOT_GATED where no policy was given."""
+        return Verdict(self.meta["verdict"])
+
+    def judged(
+        self, policy: Policy | None, *, baseline: Report | None = None, today: datetime.date | None = None
+    ) -> Report:
+        """This report under another policy: the same numbers, findings and verdict anew.
+
+        Args:
+            policy: None: nothing is gated.
+            baseline: an earlier run, for limits on an increase.
+            today: for waivers that expire; default: the date of the clock.
+        """
+        from divulge.policy import judge
+
+        judgement = judge(self, policy, baseline=baseline, today=today)
+        tables = {
+            **self.tables,
+            "findings": table_of("findings", judgement.findings),
+            "gates": table_of("gates", judgement.gates),
+        }
+        meta = {
+            **self.meta,
+            "verdict": judgement.verdict.value,
+            "policy": None if policy is None else policy.source,
+        }
+        return replace(self, meta=meta, tables=tables)
+
+    def check(self, *, inconclusive: bool = True) -> None:
+        """Raise unless the verdict lets a release through.
+
+        Args:
+            inconclusive: raise on INCONCLUSIVE as well as on FAIL and INVALID.
+
+        Raises:
+            PrivacyGateError: with the first finding that decided it.
+        """
+        stops = {Verdict.FAIL, Verdict.INVALID} | ({Verdict.INCONCLUSIVE} if inconclusive else set())
+        if self.verdict not in stops:
+            return
+        blocking = [row for row in self.findings if row["severity"] == "fail" and not row["waived"]]
+        first = blocking[0] if blocking else {"code": "DV306", "text": CODES["DV306"].title}
+        raise PrivacyGateError(str(first["code"]), f"verdict {self.verdict.value}: {first['text']}")
+
+    # ---------------------------------------------------------------------------------------------- JSON
+
+    def to_json(self) -> str:
+        """The run file's text: schema divulge-run-1, the same bytes for the same report."""
+        tables = {
+            name: {column: _packed(table[column]) for column in COLUMNS[name]} for name, table in self.tables.items()
+        }
+        body = {"schema": SCHEMA, "meta": self.meta, "tables": tables}
+        return json.dumps(_plain(body), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the run file, whole or not at all."""
+        with atomic.replacing(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Report:
+        """Read a run file.
+
+        Raises:
+            InputError: DV055, not a run file of this schema.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                "DV055", f"expected a run file at {str(path)!r}, and it cannot be read: {error}"
+            ) from error
+        return cls.from_json(text, source=str(path))
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "the text") -> Report:
+        """Read a run file's text; errors as for `load`."""
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise InputError("DV055", f"{source} is not JSON ({error}); expected a file that divulge wrote") from error
+        found = body.get("schema") if isinstance(body, dict) else None
+        if found != SCHEMA:
+            raise InputError(
+                "DV055", f"{source} has schema {found!r}, expected {SCHEMA!r}; write it with divulge audit"
+            )
+        try:
+            verdict, tables = Verdict(body["meta"]["verdict"]), body["tables"]
+            loaded = {
+                name: {column: _unpacked(column, tables[name][column]) for column in columns}
+                for name, columns in COLUMNS.items()
+                if name in tables
+            }
+            missing = [name for name in ("results", "slices", "attacks", "findings", "bounds") if name not in loaded]
+            for table in loaded.values():
+                if len({len(cells) for cells in table.values()}) > 1:
+                    raise ValueError("columns of different lengths")
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError("DV055", f"{source} is damaged: {type(error).__name__} {error}") from error
+        if missing:
+            raise InputError("DV055", f"{source} is damaged: no table {missing[0]!r}")
+        return cls({**body["meta"], "verdict": verdict.value}, loaded)
+
+
+def _same(wanted: float, found: float | None) -> bool:
+    if found is None or math.isnan(found):
+        return math.isnan(wanted)
+    return math.isclose(wanted, found, rel_tol=1e-9)
+
+
+def _estimate(row: Row) -> Estimate:
+    return Estimate(row["value"], row["low"], row["high"], row.get("reason"))
+
+
+_NUMBERS = {"fpr", "prior", "value", "low", "high", "p", "limit", "threshold", "tpr"}
+
+
+def _packed(cells: Sequence[Any]) -> Any:
+    """A column of texts as its distinct texts and their numbers: a name of any length is written once."""
+    if not any(isinstance(cell, str) for cell in cells) or len(set(map(str, cells))) * 2 > len(cells):
+        return list(cells)
+    texts = list(dict.fromkeys(cell for cell in cells if cell is not None))
+    place: dict[Any, int] = {text: at for at, text in enumerate(texts)}
+    return {"texts": texts, "codes": [-1 if cell is None else place[cell] for cell in cells]}
+
+
+def _unpacked(name: str, column: Any) -> list[Any]:
+    if isinstance(column, dict):
+        return [None if code < 0 else column["texts"][code] for code in column["codes"]]
+    return [_number(cell) for cell in column] if name in _NUMBERS else list(column)
+
+
+def _number(cell: Any) -> Any:
+    """null is NaN, in a list of bounds too."""
+    if isinstance(cell, list):
+        return [_number(item) for item in cell]
+    return NAN if cell is None else float(cell)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

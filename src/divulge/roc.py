@@ -1,0 +1,350 @@
+"""Roc: how many members and non-members lie at or above each threshold. Every metric is a function of one.
+
+Two makers with one meaning: `exact` (and `exact_slices`) from sorted scores, `Histogram` from integer counts that add
+up across blocks, files and machines. Metrics never know which.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Counts = NDArray[np.integer[Any]]
+
+HALVES = 2
+_TAG_BITS = 2  # two bits of a sort key hold side and half
+_CODE_SHIFT = 32 + _TAG_BITS
+_BLOCK = 1 << 15
+
+
+class CrossFit(NamedTuple):
+    """The threshold of largest TPR - FPR, chosen on one half and measured on the other.
+
+    Shapes: (2,) each, index = the half chosen on; `best_*` are scalars.
+
+    chosen:      the advantage on the half it was chosen on (fraction, optimistic)
+    tp, fp:      counts on the *other* half at that threshold
+    best_tp, best_fp: counts of all rows at the threshold that is best on all rows (optimistic)
+    """
+
+    chosen: NDArray[np.float64]
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    best_tp: int
+    best_fp: int
+
+
+class Placement(NamedTuple):
+    """AUC (Mann-Whitney, ties one half) and its DeLong variance (NaN with fewer than two rows on a side)."""
+
+    auc: float
+    variance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Roc:
+    """Counts at thresholds, kept for the two halves of the audit's rows.
+
+    Attributes:
+        thresholds: (k,) float, strictly descending; the first is +inf, where all counts are zero. A row is counted
+            at a threshold when its score is at or above it.
+        tp, fp: (2, k) int, members and non-members counted, a row a half; the last column holds all.
+        members, nonmembers: (2,) int, totals a half.
+        fitted: the scores came from models fitted on membership (or share reference fits), so rows are not
+            independent: the AUC's standard error is widened by sqrt(2).
+
+    >>> roc = exact(np.array([.9, .8, .3, .1]), np.array([1, 0, 1, 0], bool), np.array([0, 0, 1, 1]))
+    >>> roc.tp.sum(axis=0).tolist(), roc.placement.auc
+    ([0, 1, 1, 2, 2], 0.75)
+    """
+
+    thresholds: Floats
+    tp: Counts
+    fp: Counts
+    members: NDArray[np.int64]
+    nonmembers: NDArray[np.int64]
+    fitted: bool = False
+
+    @cached_property
+    def tp_all(self) -> Counts:
+        """(k,) members at or above each threshold, both halves."""
+        return np.asarray(self.tp[0] + self.tp[1])
+
+    @cached_property
+    def fp_all(self) -> Counts:
+        """(k,) non-members at or above each threshold, both halves."""
+        return np.asarray(self.fp[0] + self.fp[1])
+
+    @property
+    def n_members(self) -> int:
+        """All members."""
+        return int(self.members.sum())
+
+    @property
+    def n_nonmembers(self) -> int:
+        """All non-members."""
+        return int(self.nonmembers.sum())
+
+    @property
+    def constant(self) -> bool:
+        """All scores are equal: the attack says nothing."""
+        return len(self.thresholds) <= 2
+
+    @cached_property
+    def cross_fit(self) -> CrossFit:
+        """The best threshold of each half, measured on the other."""
+        chosen, tp, fp = np.zeros(HALVES), np.zeros(HALVES, np.int64), np.zeros(HALVES, np.int64)
+        for half in range(HALVES):
+            at, chosen[half] = _peak(self.tp[half], self.fp[half], self.members[half], self.nonmembers[half])
+            tp[half], fp[half] = self.tp[1 - half, at], self.fp[1 - half, at]
+        best, _ = _peak(self.tp_all, self.fp_all, self.n_members, self.n_nonmembers)
+        return CrossFit(chosen, tp, fp, int(self.tp_all[best]), int(self.fp_all[best]))
+
+    @cached_property
+    def placement(self) -> Placement:
+        """AUC and DeLong variance, from the counts alone.
+
+        Source: DeLong, DeLong and Clarke-Pearson 1988; a member's placement is the share of non-members below it,
+        ties one half, and the other way round.
+        """
+        m, n = self.n_members, self.n_nonmembers
+        twice_wins = sum(int(tp @ below) for tp, below, _, _ in self._placements())
+        auc = twice_wins / (2 * m * n)  # integers: exact whatever the ties
+        if m < 2 or n < 2:
+            return Placement(auc, float("nan"))
+        of_members = of_nonmembers = 0.0
+        for tp, below, fp, above in self._placements():
+            of_members += float(tp @ np.square(below / (2 * n) - auc))
+            of_nonmembers += float(fp @ np.square(above / (2 * m) - auc))
+        return Placement(auc, of_members / (m - 1) / m + of_nonmembers / (n - 1) / n)
+
+    def _placements(self) -> Iterator[tuple[Counts, Counts, Counts, Counts]]:
+        """By blocks of thresholds: members there, twice the non-members below; non-members there, twice those above.
+
+        Ties count one half. Blocks, so that the few arrays stay in a core's cache.
+        """
+        for start in range(0, len(self.thresholds) - 1, _BLOCK):
+            tp = self.tp_all[start : start + _BLOCK + 1].astype(np.int64)
+            fp = self.fp_all[start : start + _BLOCK + 1].astype(np.int64)
+            step_tp, step_fp = np.diff(tp), np.diff(fp)
+            yield step_tp, 2 * self.n_nonmembers - fp[1:] - fp[:-1], step_fp, tp[1:] + tp[:-1]
+
+    def above_rank(self, rank: int | NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Members and non-members strictly above the (rank + 1)-th largest non-member score, for one rank or many.
+
+        With `rank` >= the number of non-members: everyone.
+        """
+        at = np.searchsorted(self.fp_all, np.asarray(rank + 1, self.fp_all.dtype))  # else numpy converts all of it
+        at = np.minimum(at, len(self.fp_all)) - 1
+        return self.tp_all[at].astype(np.int64), self.fp_all[at].astype(np.int64)
+
+
+def _peak(tp: Counts, fp: Counts, members: int, nonmembers: int) -> tuple[int, float]:
+    """Index and height of the largest TPR - FPR; the highest threshold among equals. 0 rows on a side: (0, 0.)."""
+    best_at, best = 0, 0.0
+    if members == 0 or nonmembers == 0:
+        return best_at, best
+    for start in range(0, len(tp), _BLOCK):
+        height = tp[start : start + _BLOCK] * np.float64(nonmembers)
+        height -= fp[start : start + _BLOCK] * np.float64(members)
+        at = int(np.argmax(height))
+        if height[at] > best:
+            best_at, best = start + at, float(height[at])
+    return best_at, best / (members * nonmembers)
+
+
+# ---------------------------------------------------------------------------------------------------- exact
+
+
+class Ranked(NamedTuple):
+    """Scores as integers in the opposite order: the higher the score, the smaller the integer. NaN is lowest.
+
+    keys: (n,) uint32. values: None where the keys are the float32's own bits, else the (u,) distinct scores,
+    descending, that the keys index.
+    """
+
+    keys: NDArray[np.uint32]
+    values: Floats | None
+
+    def scores(self, keys: NDArray[np.uint32]) -> Floats:
+        """(u + 1,) +inf and the scores that u keys stand for."""
+        dtype: np.dtype[Any] = np.dtype(np.float32 if self.values is None else np.float64)
+        scores = np.empty(len(keys) + 1, dtype)
+        scores[0] = np.inf
+        scores[1:] = _from_ordered_bits(~keys) if self.values is None else self.values[keys]
+        return scores
+
+
+def rank(scores: Floats) -> Ranked:
+    """Integer keys of (n,) float scores, any float dtype.
+
+    float32 keeps its own bits, made to order like integers (one pass); float64 that float32 cannot hold is replaced
+    by its rank among the distinct scores (one sort). Equal scores have equal keys, 0.0 and -0.0 too; +inf counts as
+    the largest finite number, since no score may reach the first threshold.
+    """
+    scores = np.asarray(scores)
+    with np.errstate(over="ignore"):
+        narrow = scores.astype(np.float32, copy=False)
+    if scores.dtype == np.float64:
+        with np.errstate(invalid="ignore"):
+            if not np.array_equal(narrow, scores, equal_nan=True):
+                clean = np.where(np.isnan(scores), -np.inf, np.minimum(scores, np.finfo(np.float64).max))
+                distinct, inverse = np.unique(-clean, return_inverse=True)
+                return Ranked(inverse.astype(np.uint32), -distinct)
+    if not np.isfinite(narrow.sum(dtype=np.float64)):
+        narrow = np.where(np.isnan(narrow), np.float32(-np.inf), np.minimum(narrow, np.finfo(np.float32).max))
+    return Ranked(~ordered_bits(narrow), None)
+
+
+def ordered_bits(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """(n,) uint32 that sort as (n,) float32 do: negative numbers flipped, others above them."""
+    bits = (scores + np.float32(0.0)).view(np.uint32)  # -0.0 + 0.0 = 0.0
+    sign = (bits.view(np.int32) >> np.int32(31)).view(np.uint32)  # all ones where negative
+    return bits ^ (sign | np.uint32(1 << 31))
+
+
+def _from_ordered_bits(bits: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Undo `ordered_bits`."""
+    nonnegative = (bits.view(np.int32) >> np.int32(31)).view(np.uint32)  # all ones where not negative
+    return (bits ^ (~nonnegative | np.uint32(1 << 31))).view(np.float32)
+
+
+def tags(member: NDArray[np.bool_], halves: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """(n,) 0, 1 = a member of half 0, 1; 2, 3 = a non-member of half 0, 1."""
+    tag: NDArray[np.uint8] = np.where(member, np.uint8(0), np.uint8(2))
+    return tag | halves.astype(np.uint8)
+
+
+def exact(scores: Floats, member: NDArray[np.bool_], halves: NDArray[np.integer[Any]], *, fitted: bool = False) -> Roc:
+    """The Roc of all rows, every distinct score a threshold.
+
+    Args:
+        scores: (n,) float, higher = more member-like; NaN counts as the lowest.
+        member: (n,) bool.
+        halves: (n,) 0 or 1.
+        fitted: see `Roc`.
+    """
+    codes = np.zeros(1, np.uint64)
+    return next(exact_slices(rank(scores), tags(member, halves), codes, 1, fitted=fitted))
+
+
+def exact_slices(
+    ranked: Ranked,
+    tag: NDArray[np.uint8],
+    codes: NDArray[np.integer[Any]],
+    slices: int,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    fitted: bool = False,
+) -> Iterator[Roc]:
+    """One Roc a slice, in the order of the codes, from one sort of all rows.
+
+    Args:
+        ranked: scores of the n rows.
+        tag: (n,) of `tags`.
+        codes: (p,) int slice numbers, -1 = in none; or (1,), the same for all.
+        slices: number of slices.
+        rows: (p,) int row numbers, where slices overlap; None: p = n.
+        fitted: see `Roc`.
+    """
+    keys, tag = (ranked.keys, tag) if rows is None else (ranked.keys[rows], tag[rows])
+    packed = keys.astype(np.uint64)
+    packed <<= np.uint64(_TAG_BITS)
+    packed |= tag
+    if slices > 1 or codes.min() < 0:
+        packed |= codes.astype(np.uint64) << np.uint64(_CODE_SHIFT)  # -1 sorts behind every slice
+    packed.sort()
+    tag = packed.astype(np.uint8) & np.uint8(3)
+    packed >>= np.uint64(_TAG_BITS)
+    last = np.append(packed[1:] != packed[:-1], True)  # the last row of each run of equal scores
+    dtype: np.dtype[Any] = np.dtype(np.int32 if len(packed) < np.iinfo(np.int32).max else np.int64)
+    running = np.zeros((4, np.count_nonzero(last) + 1), dtype)
+    for value in range(4):
+        np.compress(last, np.cumsum(tag == value, dtype=dtype), out=running[value, 1:])
+    end_keys = packed[last]
+    del packed, tag, last
+    edges = np.searchsorted(end_keys, np.arange(slices + 1, dtype=np.uint64) << np.uint64(32))
+    for start, stop in itertools.pairwise(edges):
+        counts = running[:, start : stop + 1]
+        if start:
+            counts = counts - running[:, start : start + 1]
+        thresholds = ranked.scores(end_keys[start:stop].astype(np.uint32))
+        totals = counts[:, -1].astype(np.int64)
+        yield Roc(thresholds, counts[:2], counts[2:], totals[:2], totals[2:], fitted)
+
+
+# --------------------------------------------------------------------------------------------------- binned
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Counts a bin, a side and a half, for some slices; blocks, files and machines add up with `+`.
+
+    A bin is the leading bits of the score as a float32, so its edges need no knowledge of the data, and the counts
+    at the edges are exact. The Roc has one threshold a bin that holds a row: a coarser curve, not an estimate of the
+    fine one.
+
+    Attributes:
+        counts: (slices, bins, 4) int64, the last axis as in `tags`.
+
+    >>> member, halves = np.array([True, True, False]), np.array([0, 1, 0])
+    >>> one = Histogram.of(np.array([3., 2., 1.], np.float32), member, halves)
+    >>> (one + one).roc().tp_all.tolist()
+    [0, 2, 4, 4]
+    """
+
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        scores: Floats,
+        member: NDArray[np.bool_],
+        halves: NDArray[np.integer[Any]],
+        codes: NDArray[np.integer[Any]] | None = None,
+        slices: int = 1,
+        *,
+        bits: int = 16,
+    ) -> Histogram:
+        """Count one block.
+
+        Args:
+            scores: (n,) float; NaN counts as the lowest.
+            member: (n,) bool.
+            halves: (n,) 0 or 1.
+            codes: (n,) slice numbers, -1 = in none; None: one slice of all rows.
+            slices: number of slices.
+            bits: 2**bits bins; 16 keeps 8 bits of precision of a float32, 12 keeps 4.
+        """
+        narrow = np.asarray(scores).astype(np.float32)
+        narrow = np.where(np.isnan(narrow), np.float32(-np.inf), np.minimum(narrow, np.finfo(np.float32).max))
+        cell = (ordered_bits(narrow) >> np.uint32(32 - bits)).astype(np.int64) << _TAG_BITS
+        cell |= tags(member, halves)
+        size = 1 << (bits + _TAG_BITS)
+        if codes is not None:
+            cell += codes.astype(np.int64) * size
+            cell = cell[codes >= 0]
+        counts = np.bincount(cell, minlength=slices * size).astype(np.int64, copy=False)
+        return cls(counts.reshape(slices, 1 << bits, 4))
+
+    def __add__(self, other: Histogram) -> Histogram:
+        return Histogram(self.counts + other.counts)
+
+    def roc(self, index: int = 0, *, fitted: bool = False) -> Roc:
+        """The Roc of one slice."""
+        bins = self.counts.shape[1]
+        filled = np.flatnonzero(self.counts[index].any(axis=1))[::-1]
+        running = np.zeros((4, len(filled) + 1), np.int64)
+        np.cumsum(self.counts[index][filled].T, axis=1, out=running[:, 1:])
+        lowest = (filled.astype(np.uint64) << np.uint64(32 - (bins.bit_length() - 1))).astype(np.uint32)
+        thresholds = Ranked(~lowest, None).scores(~lowest)
+        thresholds[np.isnan(thresholds)] = -np.inf  # the lowest bin starts among the bit patterns of NaN
+        totals = running[:, -1]
+        return Roc(thresholds, running[:2], running[2:], totals[:2], totals[2:], fitted)

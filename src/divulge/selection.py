@@ -1,0 +1,143 @@
+"""Many attacks' Rocs -> the vulnerability score and the tail: the best attack, without the bias of picking it.
+
+The attack (and its threshold) is chosen on one half of the rows and measured on the other, both ways, so ten attacks
+on leak-free data do not look better than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from divulge import intervals
+from divulge.metrics import (
+    FPRS,
+    NAN,
+    Estimate,
+    advantage_estimate,
+    allowed_rank,
+    needed_nonmembers,
+    tpr_bounds,
+    undefined,
+)
+from divulge.roc import HALVES, CrossFit, Roc
+
+
+class Selected(NamedTuple):
+    """The best attack of some rows: its name on all rows (for people to read) and the counts behind the score."""
+
+    attack: str
+    counts: intervals.AdvantageCounts
+
+
+def select(fits: Mapping[str, CrossFit], members: int, nonmembers: int) -> Selected:
+    """Choose attack and threshold on one half, count on the other; pool both ways.
+
+    Args:
+        fits: each attack's cross-fit on the same rows; the first of equals is taken.
+        members, nonmembers: totals of those rows.
+
+    >>> fit = CrossFit(np.array([.5, .4]), np.array([30, 35]), np.array([10, 10]), 70, 25)
+    >>> select({"loss": fit}, 100, 100).counts.tp
+    65
+    """
+    names = list(fits)
+    tp = fp = 0
+    for half in range(HALVES):
+        best = max(names, key=lambda name: fits[name].chosen[half])
+        tp += int(fits[best].tp[half])
+        fp += int(fits[best].fp[half])
+    top = max(names, key=lambda name: fits[name].best_tp / members - fits[name].best_fp / nonmembers)
+    best_fit = fits[top]
+    counts = intervals.AdvantageCounts(tp, fp, best_fit.best_tp, best_fit.best_fp, members, nonmembers)
+    return Selected(top, counts)
+
+
+def score(rocs: Mapping[str, Roc], error: float) -> Estimate:
+    """The vulnerability score: the best attack's advantage, cross-fitted; 0 = nothing learned, 1 = all told apart.
+
+    Args:
+        rocs: an attack's Roc each, all of the same rows.
+        error: total probability that the interval misses the best attack's best advantage.
+
+    >>> from divulge.roc import exact
+    >>> member, halves = np.arange(400) < 200, np.arange(400) % 2
+    >>> rocs = {"loss": exact(np.sin(np.arange(400.0)) + 0.5 * member, member, halves)}
+    >>> [round(x, 3) for x in score(rocs, 0.05)[:3]]
+    [0.32, 0.184, 0.403]
+    """
+    roc = next(iter(rocs.values()))
+    selected = select({name: roc.cross_fit for name, roc in rocs.items()}, roc.n_members, roc.n_nonmembers)
+    return advantage_estimate(selected.counts, error)
+
+
+class Tail(NamedTuple):
+    """How well the most exposed few can be told: TPR and lift (TPR / FPR; 1 = chance) at a low FPR.
+
+    >>> Tail(Estimate(.04, .03, .05), Estimate(4., 3., 5.), 0.01, "loss").lift.low
+    3.0
+    """
+
+    tpr: Estimate
+    lift: Estimate
+    fpr: float
+    attack: str
+
+
+def tail_at(rocs: Mapping[str, Roc], fpr: float, error: float) -> Tail:
+    """The best attack's TPR at one FPR; the interval holds the largest TPR of any of the attacks.
+
+    The value's attack is chosen on one half and its TPR measured on the other. The low end is the largest of the
+    attacks' low ends, each at error / attacks; the high end the largest of their high ends at error.
+
+    >>> from divulge.roc import exact
+    >>> member, halves = np.arange(4000) < 2000, np.arange(4000) % 2
+    >>> rocs = {"loss": exact(np.sin(np.arange(4000.0)) + 0.5 * member, member, halves)}
+    >>> round(tail_at(rocs, 0.01, 0.05).lift.low, 1)
+    30.2
+    """
+    roc = next(iter(rocs.values()))
+    needed = needed_nonmembers(fpr)
+    if roc.n_nonmembers < needed:
+        gap = undefined(f"needs {needed:,} non-members at FPR {fpr:g}, has {roc.n_nonmembers:,}")
+        return Tail(gap, gap, fpr, "")
+    names = list(rocs)
+    by_half = {name: _tpr_by_half(rocs[name], fpr) for name in names}
+    measured = [by_half[max(names, key=lambda name: by_half[name][1 - half])][half] for half in range(HALVES)]
+    value = float(np.mean(measured))
+    chance = np.mean([(allowed_rank(fpr, int(n)) + 1) / (int(n) + 1) for n in roc.nonmembers])
+    lows = {name: float(tpr_bounds(rocs[name], fpr, error / len(names)).low) for name in names}
+    top = max(names, key=lambda name: (lows[name], float(by_half[name].mean())))
+    low = min(lows[top], value)
+    high = max(value, *(float(tpr_bounds(rocs[name], fpr, error).high) for name in names))
+    lift_value = value / float(chance)
+    lift = Estimate(lift_value, min(low / fpr, lift_value), max(high / fpr, lift_value))
+    return Tail(Estimate(value, low, high), lift, fpr, top)
+
+
+def _tpr_by_half(roc: Roc, fpr: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """(2,) TPR above the (k + 1)-th largest non-member of each half, NaN for a half without members."""
+    tprs = np.zeros(HALVES)
+    for half in range(HALVES):
+        k = allowed_rank(fpr, int(roc.nonmembers[half]))
+        at = min(int(np.searchsorted(roc.fp[half], roc.fp.dtype.type(k + 1))), len(roc.thresholds)) - 1
+        tprs[half] = roc.tp[half, at] / max(int(roc.members[half]), 1)
+    return tprs
+
+
+def headline(tails: Sequence[Tail]) -> Tail:
+    """The tail to show first: the measured FPR whose lift has the largest low end, else the lowest measured.
+
+    Args:
+        tails: one an FPR, in rising order.
+
+    >>> headline([]).tpr.reason
+    'needs 200 non-members at FPR 0.05, has fewer'
+    """
+    carried = [tail for tail in tails if tail.tpr.reason is None]
+    if not carried:
+        reason = tails[-1].tpr.reason if tails else f"needs 200 non-members at FPR {FPRS[-1]:g}, has fewer"
+        return Tail(undefined(reason or ""), undefined(reason or ""), tails[-1].fpr if tails else NAN, "")
+    return max(carried, key=lambda tail: tail.lift.low)

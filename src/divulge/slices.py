@@ -1,0 +1,326 @@
+"""Slices: partitions of the records, so that one grouped sort measures all slices of a partition at once.
+
+    Slicer = Callable[[Evidence], Partition]
+
+A slicer is any such function. `named` makes one of a text: "class", "correct", a column ("age_band"; numbers in
+quarters, or "age/10"), a signal's quantiles ("loss/10"), or a cross of those ("class*age_band").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge import signals
+from divulge.errors import InputError, Unavailable
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence
+
+EVERYONE = "everyone"
+MIN_N = 50  # rows a side below which a slice is merged into the rest
+MAX_VALUES = 20  # a numeric column with more distinct values is binned
+MAX_SLICES = 100_000
+MISSING = "(missing)"
+REST = "(rest)"
+
+
+class Partition(NamedTuple):
+    """Which slice each row belongs to.
+
+    name: what it is by. codes: (p,) int32 slice numbers, -1 = in none. labels: a name a slice, "class=3". rows: (p,)
+    row numbers where slices overlap, a (row, code) pair a membership; None: p = n, in order.
+
+    >>> Partition("class", np.array([0, 1, 1], np.int32), ("class=a", "class=b")).labels[1]
+    'class=b'
+    """
+
+    name: str
+    codes: NDArray[np.int32]
+    labels: tuple[str, ...]
+    rows: NDArray[np.int64] | None = None
+
+
+Slicer = Callable[["Evidence"], Partition]
+
+
+def by_class(evidence: Evidence) -> Partition:
+    """One slice a label; multi-label records are in each of theirs, so that slices overlap.
+
+    >>> from divulge.evidence import Evidence
+    >>> len(by_class(Evidence(member=np.array([True, False]), labels=np.array([0, 2]))).labels)
+    3
+    """
+    labels = evidence.labels
+    if labels is None or evidence.task == "regression":
+        raise Unavailable("slicing by class needs class labels, and none were given")
+    if labels.ndim == 2:
+        rows, codes = np.nonzero(labels)
+        return Partition("class", codes.astype(np.int32), _class_labels(evidence, labels.shape[1]), rows)
+    return Partition("class", labels.astype(np.int32), _class_labels(evidence, int(labels.max()) + 1))
+
+
+def _class_labels(evidence: Evidence, count: int) -> tuple[str, ...]:
+    names = evidence.classes if evidence.classes is not None else range(count)
+    return tuple(f"class={name}" for name in names)
+
+
+def by_correctness(evidence: Evidence) -> Partition:
+    """Rightly and wrongly classified records; multi-label: right in every label.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False]), signals={"correct": np.array([1., 0.])})
+    >>> by_correctness(evidence).codes.tolist()
+    [1, 0]
+    """
+    right = signals.signal(evidence, "correct") >= 1
+    return Partition("correct", right.astype(np.int32), ("correct=no", "correct=yes"))
+
+
+def by_quantile(signal: str = "loss", quantiles: int | Sequence[float] = 10) -> Slicer:
+    """Slices between quantiles of a signal over all records; the first holds the least member-like.
+
+    Args:
+        signal: a signal's name.
+        quantiles: how many equal slices, or the inner cut points (fractions, rising).
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False] * 4), signals={"loss": np.arange(8.)})
+    >>> by_quantile("loss", 2)(evidence).codes.tolist()
+    [0, 0, 0, 0, 1, 1, 1, 1]
+    """
+    cuts = _cuts(quantiles)
+
+    def slicer(evidence: Evidence) -> Partition:
+        codes, _ = _binned(signals.signal(evidence, signal), cuts)
+        ends = [f"{100 * cut:g}" for cut in (0.0, *cuts, 1.0)]
+        labels = tuple(f"{signal}={low}-{high}%" for low, high in pairwise(ends))
+        return Partition(signal, codes, labels)
+
+    return slicer
+
+
+def _cuts(quantiles: int | Sequence[float]) -> tuple[float, ...]:
+    if isinstance(quantiles, int):
+        if quantiles < 2:
+            raise InputError("DV053", f"expected at least 2 quantiles, got {quantiles}")
+        return tuple(i / quantiles for i in range(1, quantiles))
+    cuts = tuple(float(cut) for cut in quantiles)
+    if not cuts or any(not 0 < cut < 1 for cut in cuts) or any(a >= b for a, b in pairwise(cuts)):
+        raise InputError("DV053", f"expected rising quantiles between 0 and 1, got {list(quantiles)}")
+    return cuts
+
+
+def _binned(values: NDArray[Any], cuts: tuple[float, ...]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Codes by quantile, -1 for NaN, and the values at the cuts; equal values are never parted."""
+    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    ranks = np.ceil(np.array(cuts) * len(known)).astype(np.int64).clip(0, max(len(known) - 1, 0))
+    edges = np.partition(known, ranks)[ranks] if len(known) else np.zeros(len(cuts))
+    codes = np.zeros(len(values), np.int32)
+    for edge in edges:  # a pass an edge beats a binary search a row
+        codes += values >= edge
+    if len(known) < len(values):
+        codes[np.isnan(values)] = -1
+    return codes, edges
+
+
+def by_column(name: str, *, bins: int = 4) -> Slicer:
+    """One slice a value of a column; a numeric column of over 20 values is cut at its quantiles.
+
+    Args:
+        name: one of the evidence's columns.
+        bins: quantile bins of a numeric column.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False]), columns={"sex": np.array(["f", "m"])})
+    >>> by_column("sex")(evidence).labels
+    ('sex=f', 'sex=m')
+    """
+
+    def slicer(evidence: Evidence) -> Partition:
+        if name not in evidence.columns:
+            raise InputError("DV053", _unknown(name, evidence))
+        values = np.asarray(evidence.columns[name])
+        if values.dtype.kind in "iuf":
+            distinct = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values)
+            if len(distinct) > MAX_VALUES:
+                return _numeric(name, values, bins)
+            codes = np.searchsorted(distinct, values).astype(np.int32)
+            texts = [f"{value:g}" if values.dtype.kind == "f" else str(value) for value in distinct]
+            if values.dtype.kind == "f" and np.isnan(values).any():
+                codes[np.isnan(values)] = len(texts)
+                texts.append(MISSING)
+        else:
+            codes, texts = _texts(values)
+        if len(texts) > MAX_SLICES:
+            raise InputError("DV053", f"the column {name!r} has {len(texts):,} distinct values: too many to slice by")
+        return Partition(name, codes, tuple(f"{name}={text}" for text in texts))
+
+    return slicer
+
+
+def _numeric(name: str, values: NDArray[Any], bins: int) -> Partition:
+    codes, edges = _binned(values, _cuts(bins))
+    bounds = [f"{float(edge):g}" for edge in (np.nanmin(values), *edges, np.nanmax(values))]
+    labels = [f"{name}={low} to {high}" for low, high in pairwise(bounds)]
+    if (codes < 0).any():
+        codes[codes < 0] = len(labels)
+        labels.append(f"{name}={MISSING}")
+    return Partition(name, codes, tuple(labels))
+
+
+def _texts(values: NDArray[Any]) -> tuple[NDArray[np.int32], list[str]]:
+    """Codes and distinct values, sorted; None and "" are missing. Arrow encodes strings without sorting them all."""
+    import pyarrow as pa
+
+    items = values if values.dtype.kind in "US" else [None if x is None or x != x else str(x) for x in values]
+    encoded = pa.array(items, pa.string()).dictionary_encode()
+    words = [str(word) for word in encoded.dictionary.to_pylist()]
+    order = sorted(range(len(words)), key=words.__getitem__)
+    place = np.empty(len(words) + 1, np.int32)
+    place[order], place[len(words)] = np.arange(len(words)), len(words)
+    codes = place[encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)]
+    texts = [words[i] for i in order]
+    if encoded.null_count:
+        texts.append("")
+    return codes, [text or MISSING for text in texts]
+
+
+def crossed(*slicers: Slicer) -> Slicer:
+    """Every combination of two or more partitions that some record has: "class=3 & sex=f".
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False]), labels=np.array([0, 1]),
+    ...                     columns={"sex": np.array(["f", "m"])})
+    >>> crossed(by_class, by_column("sex"))(evidence).labels
+    ('class=0 & sex=f', 'class=1 & sex=m')
+    """
+
+    def slicer(evidence: Evidence) -> Partition:
+        parts = [slicer(evidence) for slicer in slicers]
+        if any(part.rows is not None for part in parts):
+            raise InputError("DV053", "overlapping slices (multi-label classes) cannot be crossed")
+        code = np.zeros(len(evidence), np.int64)
+        inside = np.ones(len(evidence), bool)
+        for part in parts:
+            code = code * len(part.labels) + part.codes
+            inside &= part.codes >= 0
+        found, codes = np.unique(code[inside], return_inverse=True)
+        if len(found) > MAX_SLICES:
+            raise InputError("DV053", f"the cross has {len(found):,} slices: too many to measure")
+        all_codes = np.full(len(evidence), -1, np.int32)
+        all_codes[inside] = codes
+        labels = []
+        for number in found:
+            texts = []
+            for part in reversed(parts):
+                number, at = divmod(int(number), len(part.labels))
+                texts.append(part.labels[at])
+            labels.append(" & ".join(reversed(texts)))
+        return Partition(" & ".join(part.name for part in parts), all_codes, tuple(labels))
+
+    return slicer
+
+
+def named(slicer: str | Slicer, evidence: Evidence) -> Slicer:
+    """A slicer from its text (see the module), or the user's own function.
+
+    Raises:
+        InputError: DV053, nothing of that name.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False]), columns={"age": np.array([30., 60.])})
+    >>> named("age", evidence)(evidence).codes.tolist()
+    [0, 1]
+    """
+    if not isinstance(slicer, str):
+        return slicer
+    if slicer in evidence.columns:
+        return by_column(slicer)
+    if "*" in slicer:
+        return crossed(*(named(part.strip(), evidence) for part in slicer.split("*")))
+    name, slash, count = slicer.partition("/")
+    if slash and not (count.isdigit() and int(count) >= 2):
+        raise InputError("DV053", f"expected a number of bins after {name!r}/, got {count!r}")
+    if name in evidence.columns:
+        return by_column(name, bins=int(count))
+    if name == "class" and not slash:
+        return by_class
+    if name == "correct" and not slash:
+        return by_correctness
+    if name in evidence.signals or name in signals.NAMES:
+        return by_quantile(name, int(count) if slash else 10)
+    raise InputError("DV053", _unknown(name, evidence))
+
+
+def _unknown(name: str, evidence: Evidence) -> str:
+    known = list(dict.fromkeys(["class", "correct", *evidence.columns, *evidence.signals, *signals.NAMES]))
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"there is nothing called {name[:80]!r} to slice by; {hint}known here: {', '.join(known)}"
+
+
+class Merged(NamedTuple):
+    """A partition whose small slices are one, "(rest)".
+
+    partition: as `Partition`. members, nonmembers: (s,) int, rows a slice. merged: the labels in the rest.
+    measured: (s,) bool, False for a rest that is itself too small.
+    """
+
+    partition: Partition
+    members: NDArray[np.int64]
+    nonmembers: NDArray[np.int64]
+    merged: tuple[str, ...]
+    measured: NDArray[np.bool_]
+
+
+def merge_small(partition: Partition, member: NDArray[np.bool_], min_n: int = MIN_N) -> Merged:
+    """Merge the slices with fewer than `min_n` members or non-members; drop the empty ones.
+
+    Args:
+        partition: of n rows.
+        member: (n,) bool.
+        min_n: rows a side that a slice needs.
+
+    >>> codes = np.array([0, 0, 1, 1, 2, 2], np.int32)
+    >>> small = merge_small(Partition("x", codes, ("x=a", "x=b", "x=c")), np.array([1, 1, 1, 0, 0, 1], bool), 1)
+    >>> small.partition.labels, small.merged
+    (('x=b', 'x=c', 'x=(rest)'), ('x=a',))
+    """
+    side = member if partition.rows is None else member[partition.rows]
+    count = len(partition.labels)
+    inside = partition.codes >= 0
+    members = np.bincount(partition.codes[side & inside], minlength=count)
+    nonmembers = np.bincount(partition.codes[~side & inside], minlength=count)
+    small = ((members < min_n) | (nonmembers < min_n)) & (members + nonmembers > 0)
+    kept = np.flatnonzero((members >= min_n) & (nonmembers >= min_n))
+    new = np.full(count + 1, -1, np.int32)
+    new[kept] = np.arange(len(kept))
+    labels = [partition.labels[i] for i in kept]
+    if small.any():
+        new[np.flatnonzero(small)] = len(kept)
+        labels.append(f"{partition.name}={REST}")
+    codes, rows = new[partition.codes], partition.rows
+    if rows is not None and small.any():
+        rows, codes = _once(rows, codes, len(kept))
+        side = member[rows]
+    members = np.bincount(codes[side & (codes >= 0)], minlength=len(labels))
+    nonmembers = np.bincount(codes[~side & (codes >= 0)], minlength=len(labels))
+    merged = tuple(partition.labels[i] for i in np.flatnonzero(small))
+    measured = (members >= min_n) & (nonmembers >= min_n)
+    return Merged(Partition(partition.name, codes, tuple(labels), rows), members, nonmembers, merged, measured)
+
+
+def _once(rows: NDArray[np.int64], codes: NDArray[np.int32], rest: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Overlapping slices: a row that was in two merged slices is in the rest once."""
+    in_rest = codes == rest
+    first = np.unique(rows[in_rest])
+    return (
+        np.concatenate((rows[~in_rest], first)),
+        np.concatenate((codes[~in_rest], np.full(len(first), rest, np.int32))),
+    )

@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def require() -> Callable[[str], ModuleType]:
+    """Imports a framework; a missing one skips the test, or fails it where DIVULGE_REQUIRE=all (the full run)."""
+
+    def imported(name: str) -> ModuleType:
+        if os.environ.get("DIVULGE_REQUIRE") == "all":
+            return importlib.import_module(name)
+        return pytest.importorskip(name)
+
+    return imported
