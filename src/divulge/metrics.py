@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from divulge import intervals
 from divulge.errors import InputError
-from divulge.roc import Roc
+from divulge.roc import Roc, peak
 
 NAN = float("nan")
 FPRS = (0.0001, 0.001, 0.01, 0.05)  # where the tail is measured
@@ -107,8 +107,9 @@ def advantage(roc: Roc, error: float) -> Estimate:
 
 def max_advantage(roc: Roc, error: float) -> Estimate:
     """The largest abs(TPR - FPR) over all thresholds, as TensorFlow Privacy reports it: optimistic, no interval."""
-    gap = np.abs(roc.tp_all / roc.n_members - roc.fp_all / roc.n_nonmembers)
-    return Estimate(float(gap.max()), NAN, NAN, OPTIMISTIC)
+    m, n = roc.n_members, roc.n_nonmembers
+    largest = max(peak(roc.tp_all, roc.fp_all, m, n)[1], peak(roc.fp_all, roc.tp_all, n, m)[1])
+    return Estimate(largest, NAN, NAN, OPTIMISTIC)
 
 
 def balanced_accuracy(roc: Roc, error: float) -> Estimate:
@@ -122,11 +123,11 @@ def allowed_rank(fpr: float, nonmembers: int) -> int:
     return math.floor(fpr * nonmembers + 1e-9)
 
 
-def tpr_bounds(roc: Roc, fpr: float | NDArray[np.float64], error: float) -> intervals.Bounds:
+def tpr_bounds(roc: Roc, fpr: float | NDArray[np.float64], error: float | NDArray[np.float64]) -> intervals.Bounds:
     """Interval of the population's TPR at the population's FPR, both estimated; holds for any sample size.
 
     The low end counts members above the highest rank whose FPR is credibly at most `fpr`, the high end above the
-    lowest whose FPR is credibly at least that; each limit at error / 4. `fpr` may be an array.
+    lowest whose FPR is credibly at least that; each limit at error / 4. `fpr` and `error` broadcast.
     """
     quarter, m, n = error / 4, roc.n_members, roc.n_nonmembers
     below, above = intervals.fpr_ranks(fpr, n, quarter)

@@ -87,20 +87,10 @@ def audit(
     contents = content_hashes(evidence)
     meta = _provenance(evidence, chosen, digest(contents), seed=seed, confidence=confidence, min_n=min_n)
     known = identified(evidence, contents)
-    tag = tags(known.member, halves(known, seed))
-    known = _with_signals(known, chosen)
-    partitions = [slice_family.merge_small(slicer(known), known.member, min_n) for slicer in cut]
-
-    scored, statuses = [], []
-    for attack in chosen:
-        steps.next(f"attack {attack.name}")
-        status, ranked = _run(attack, known, seed)
-        statuses.append(status)
-        if ranked is not None:
-            scored.append((attack, ranked))
-    if not scored:
-        reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
-        raise Unavailable(f"no attack could run on this evidence ({reasons})")
+    del contents
+    ready = _prepare(known, chosen, cut, seed=seed, min_n=min_n, error=error, steps=steps)
+    del known  # its row hashes and computed signals: what follows needs only the ranked scores
+    member, tag, scored, partitions = ready.member, ready.tag, ready.scored, ready.partitions
 
     def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, list[Row], list[Row], list[Row]]:
         attack, ranked = item
@@ -109,13 +99,13 @@ def audit(
 
     measured = in_parallel(of_everyone, scored, lambda: steps.next("measuring"))
     rocs = {attack.name: roc for (attack, _), (roc, *_) in zip(scored, measured, strict=True)}
-    carried = [fpr for fpr in FPRS if metric_family.needed_nonmembers(fpr) <= int((~known.member).sum())]
+    carried = [fpr for fpr in FPRS if metric_family.needed_nonmembers(fpr) <= int((~member).sum())]
     tests = sum(int(merged.measured.sum()) for merged in partitions) + len(carried) + 1
     table = _Results()
     for _, rows, bounds, _ in measured:
         table.add(rows, bounds)
     table.add(*_best_of_everyone(rocs, error))
-    table.add(_accuracy(known, error), [])
+    table.add(ready.accuracy, [])
     curve = [row for *_, rows in measured for row in rows]
     leaks = _leaks_of_all(rocs, carried, error, tests)
     del measured, rocs  # the largest arrays of an audit, and the slices do not need them
@@ -126,7 +116,7 @@ def audit(
 
     tasks = [(merged, item) for merged in partitions for item in scored]
     by_task = in_parallel(of_slice, tasks, lambda: steps.next("measuring slices"))
-    slice_rows: list[Row] = [_slice_row(EVERYONE, EVERYONE, known.member)]
+    slice_rows: list[Row] = [_slice_row(EVERYONE, EVERYONE, member)]
     for at, merged in enumerate(partitions):
         of_partition = by_task[at * len(scored) : (at + 1) * len(scored)]
         rows, best, bounds, p = _combine(merged, of_partition, [attack.name for attack, _ in scored], error, tests)
@@ -140,7 +130,7 @@ def audit(
         "results": table_of("results", table.rows),
         "bounds": table_of("bounds", table.bounds),
         "slices": table_of("slices", slice_rows),
-        "attacks": table_of("attacks", statuses),
+        "attacks": table_of("attacks", ready.statuses),
         "curve": table_of("curve", curve),
         "controls": table_of("controls", []),
         "findings": table_of("findings", _leaks_by_score(table.rows) + leaks),
@@ -212,6 +202,44 @@ def _provenance(
         },
         "attacks": {attack.name: repr(attack.call) for attack in attacks},
     }
+
+
+class _Ready(NamedTuple):
+    """All that measuring needs of the evidence: (n,) sides and tags, ranked scores, slices, the model's accuracy."""
+
+    member: NDArray[np.bool_]
+    tag: NDArray[np.uint8]
+    scored: list[tuple[NamedAttack, Ranked]]
+    statuses: list[Row]
+    partitions: list[Merged]
+    accuracy: list[Row]
+
+
+def _prepare(
+    evidence: Evidence,
+    attacks: Sequence[NamedAttack],
+    slicers: Sequence[Slicer],
+    *,
+    seed: int,
+    min_n: int,
+    error: float,
+    steps: _Steps,
+) -> _Ready:
+    """Halves, signals, slices and every attack's scores."""
+    tag = tags(evidence.member, halves(evidence, seed))
+    evidence = _with_signals(evidence, attacks)
+    partitions = [slice_family.merge_small(slicer(evidence), evidence.member, min_n) for slicer in slicers]
+    scored, statuses = [], []
+    for attack in attacks:
+        steps.next(f"attack {attack.name}")
+        status, ranked = _run(attack, evidence, seed)
+        statuses.append(status)
+        if ranked is not None:
+            scored.append((attack, ranked))
+    if not scored:
+        reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
+        raise Unavailable(f"no attack could run on this evidence ({reasons})")
+    return _Ready(evidence.member, tag, scored, statuses, partitions, _accuracy(evidence, error))
 
 
 def _with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidence:
@@ -311,7 +339,7 @@ def _best_of_everyone(rocs: Mapping[str, Roc], error: float) -> tuple[list[Row],
     rows = [_row(selection.select(fits, *sizes).attack, EVERYONE, "score", score, sizes)]
     bounds = _ladder(0, score, lambda level: selection.score(rocs, level), error)
     for fpr in FPRS:
-        tails = [selection.tail_at(rocs, fpr, error * level) for level in LADDER]
+        tails = selection.tails_at(rocs, fpr, [error * level for level in LADDER])
         for metric, ends in (("tail_tpr", [t.tpr for t in tails]), ("tail_lift", [t.lift for t in tails])):
             at = dict(zip((error * level for level in LADDER), ends, strict=True))
             bounds += _ladder(len(rows), ends[0], at.__getitem__, error)

@@ -102,9 +102,9 @@ class Roc:
         """The best threshold of each half, measured on the other."""
         chosen, tp, fp = np.zeros(HALVES), np.zeros(HALVES, np.int64), np.zeros(HALVES, np.int64)
         for half in range(HALVES):
-            at, chosen[half] = _peak(self.tp[half], self.fp[half], self.members[half], self.nonmembers[half])
+            at, chosen[half] = peak(self.tp[half], self.fp[half], self.members[half], self.nonmembers[half])
             tp[half], fp[half] = self.tp[1 - half, at], self.fp[1 - half, at]
-        best, _ = _peak(self.tp_all, self.fp_all, self.n_members, self.n_nonmembers)
+        best, _ = peak(self.tp_all, self.fp_all, self.n_members, self.n_nonmembers)
         return CrossFit(chosen, tp, fp, int(self.tp_all[best]), int(self.fp_all[best]))
 
     @cached_property
@@ -146,8 +146,12 @@ class Roc:
         return self.tp_all[at].astype(np.int64), self.fp_all[at].astype(np.int64)
 
 
-def _peak(tp: Counts, fp: Counts, members: int, nonmembers: int) -> tuple[int, float]:
-    """Index and height of the largest TPR - FPR; the highest threshold among equals. 0 rows on a side: (0, 0.)."""
+def peak(tp: Counts, fp: Counts, members: int, nonmembers: int) -> tuple[int, float]:
+    """Index and height of the largest TPR - FPR; the highest threshold among equals. 0 rows on a side: (0, 0.).
+
+    >>> peak(np.array([0, 8, 10]), np.array([0, 2, 10]), 10, 10)
+    (1, 0.6)
+    """
     best_at, best = 0, 0.0
     if members == 0 or nonmembers == 0:
         return best_at, best
@@ -261,21 +265,24 @@ def exact_slices(
     if slices > 1 or codes.min() < 0:
         packed |= codes.astype(np.uint64) << np.uint64(_CODE_SHIFT)  # -1 sorts behind every slice
     packed.sort()
+    firsts = np.searchsorted(packed, np.arange(slices + 1, dtype=np.uint64) << np.uint64(_CODE_SHIFT))
     tag = packed.astype(np.uint8) & np.uint8(3)
     packed >>= np.uint64(_TAG_BITS)
     last = np.append(packed[1:] != packed[:-1], True)  # the last row of each run of equal scores
-    dtype: np.dtype[Any] = np.dtype(np.int32 if len(packed) < np.iinfo(np.int32).max else np.int64)
-    running = np.zeros((4, np.count_nonzero(last) + 1), dtype)
+    sorted_keys = packed.astype(np.uint32)
+    del packed
+    sorted_keys = sorted_keys[last]
+    dtype: np.dtype[Any] = np.dtype(np.int32 if len(tag) < np.iinfo(np.int32).max else np.int64)
+    running = np.zeros((4, len(sorted_keys) + 1), dtype)
     for value in range(4):
         np.compress(last, np.cumsum(tag == value, dtype=dtype), out=running[value, 1:])
-    end_keys = packed[last]
-    del packed, tag, last
-    edges = np.searchsorted(end_keys, np.arange(slices + 1, dtype=np.uint64) << np.uint64(32))
+    edges = np.cumsum([0, *(np.count_nonzero(last[a:b]) for a, b in itertools.pairwise(firsts))])
+    del tag, last
     for start, stop in itertools.pairwise(edges):
         counts = running[:, start : stop + 1]
         if start:
             counts = counts - running[:, start : start + 1]
-        thresholds = ranked.scores(end_keys[start:stop].astype(np.uint32))
+        thresholds = ranked.scores(sorted_keys[start:stop])
         totals = counts[:, -1].astype(np.int64)
         yield Roc(thresholds, counts[:2], counts[2:], totals[:2], totals[2:], fitted)
 

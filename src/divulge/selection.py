@@ -98,23 +98,36 @@ def tail_at(rocs: Mapping[str, Roc], fpr: float, error: float) -> Tail:
     >>> round(tail_at(rocs, 0.01, 0.05).lift.low, 1)
     30.2
     """
+    return tails_at(rocs, fpr, [error])[0]
+
+
+def tails_at(rocs: Mapping[str, Roc], fpr: float, errors: Sequence[float]) -> list[Tail]:
+    """`tail_at` at several error probabilities, for little more than one.
+
+    >>> tails_at({"loss": Roc(np.array([np.inf]), *np.zeros((4, 2, 1), int)[:2], *np.ones((2, 2), int))}, 0.01, [0.05])[
+    ...     0].tpr.reason
+    'needs 1,000 non-members at FPR 0.01, has 2'
+    """
     roc = next(iter(rocs.values()))
     needed = needed_nonmembers(fpr)
     if roc.n_nonmembers < needed:
         gap = undefined(f"needs {needed:,} non-members at FPR {fpr:g}, has {roc.n_nonmembers:,}")
-        return Tail(gap, gap, fpr, "")
+        return [Tail(gap, gap, fpr, "")] * len(errors)
     names = list(rocs)
     by_half = {name: _tpr_by_half(rocs[name], fpr) for name in names}
     measured = [by_half[max(names, key=lambda name: by_half[name][1 - half])][half] for half in range(HALVES)]
     value = float(np.mean(measured))
-    chance = np.mean([(allowed_rank(fpr, int(n)) + 1) / (int(n) + 1) for n in roc.nonmembers])
-    lows = {name: float(tpr_bounds(rocs[name], fpr, error / len(names)).low) for name in names}
-    top = max(names, key=lambda name: (lows[name], float(by_half[name].mean())))
-    low = min(lows[top], value)
-    high = max(value, *(float(tpr_bounds(rocs[name], fpr, error).high) for name in names))
-    lift_value = value / float(chance)
-    lift = Estimate(lift_value, min(low / fpr, lift_value), max(high / fpr, lift_value))
-    return Tail(Estimate(value, low, high), lift, fpr, top)
+    chance = float(np.mean([(allowed_rank(fpr, int(n)) + 1) / (int(n) + 1) for n in roc.nonmembers]))
+    at = np.asarray(errors, float)
+    lows = {name: tpr_bounds(rocs[name], fpr, at / len(names)).low for name in names}
+    high = np.max([tpr_bounds(rocs[name], fpr, at).high for name in names], axis=0)
+    tails = []
+    for i in range(len(errors)):
+        top = max(names, key=lambda name: (float(lows[name][i]), float(by_half[name].mean())))
+        tpr = Estimate(value, min(float(lows[top][i]), value), max(float(high[i]), value))
+        lift = value / chance
+        tails.append(Tail(tpr, Estimate(lift, min(tpr.low / fpr, lift), max(tpr.high / fpr, lift)), fpr, top))
+    return tails
 
 
 def _tpr_by_half(roc: Roc, fpr: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -140,7 +140,9 @@ def _log_sigmoid(x: Floats) -> Floats:
 def _modified_entropy(pivot: _Pivot) -> Floats:
     """(b,) (1 - p_y) log p_y + sum over j != y of p_j log(1 - p_j)."""
     log_odds = pivot.log_odds.astype(np.float64)
-    rest = np.exp(_log_sigmoid(-log_odds))  # 1 - p_y
+    decay = np.exp(-np.abs(log_odds))
+    log_p = np.minimum(log_odds, 0) - np.log1p(decay)
+    rest = np.where(log_odds > 0, decay, 1) / (1 + decay)  # 1 - p_y
     scale = rest / pivot.total  # p_j = scale * share_j
     shares = pivot.shares
     with np.errstate(divide="ignore"):  # p_j = 1 in float32: one of the few rows that are mended below
@@ -154,7 +156,7 @@ def _modified_entropy(pivot: _Pivot) -> Floats:
     large = np.flatnonzero(scale > 0.5)
     if large.size:
         others[large] = _others_of_sure_errors(shares[:, large], log_odds[large], scale[large])
-    return np.asarray(rest * _log_sigmoid(log_odds) + others)
+    return np.asarray(rest * log_p + others)
 
 
 def _others_of_sure_errors(shares: Floats, log_odds: Floats, scale: Floats) -> Floats:
@@ -217,14 +219,15 @@ def _multiclass(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
             return
         assert labels is not None
         y = labels[rows]
-        first = z.argmax(axis=0) == y if "correct" in out else None
         pivot = _against_others(z, y)
         if log_odds is not None:
             log_odds[rows] = pivot.log_odds
         if "margin" in out:
             out["margin"][rows] = pivot.gap
-        if first is not None:
-            out["correct"][rows] = first
+        if "correct" in out:
+            out["correct"][rows] = pivot.gap > 0
+            tied = rows.start + np.flatnonzero(pivot.gap == 0)  # a prediction is the first of the largest
+            out["correct"][tied] = outputs[tied].argmax(axis=1) == labels[tied]
         if "modified_entropy" in out:
             out["modified_entropy"][rows] = _modified_entropy(pivot)
 
