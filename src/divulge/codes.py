@@ -202,15 +202,15 @@ CODES: dict[str, Code] = {
     ),
     "DV053": Code(
         "records cannot be sliced by this",
-        "A misspelt column or signal, a number of bins that is not one, quantiles that do not rise from 0 to 1, "
-        "a column with a value for nearly every record, or a cross of slices that overlap.",
+        "A misspelt column or signal, a number of bins that is not one, quantiles that do not rise from 0 to "
+        "1, a column with a value for nearly every record, or a cross of slices that overlap.",
         "Correct the name; the message lists the known ones. Bin a numeric column (age/10), group the rare "
         "values of a text column before the audit, and cross only slices of which a record is in one.",
     ),
     "DV054": Code(
         "the report does not have this",
-        "A misspelt table, metric, attack or slice, an estimate that fits several rows, or a data frame library "
-        "that is not installed.",
+        "A misspelt table, metric, attack or slice, an estimate that fits several rows, or a data frame "
+        "library that is not installed.",
         "Correct the name; the message lists what there is. Say which attack, fpr or prior where several fit.",
     ),
     "DV055": Code(
@@ -221,8 +221,8 @@ CODES: dict[str, Code] = {
     "DV056": Code(
         "an argument of the audit that cannot be used",
         "A confidence or min_n outside its range, or evidence with only members or only non-members.",
-        "The message says what was expected: confidence from 0.5 up to, not including, 1; min_n of at least 2; "
-        "records of both sides.",
+        "The message says what was expected: confidence from 0.5 up to, not including, 1; min_n of at least "
+        "2; records of both sides.",
     ),
     "DV057": Code(
         "an attack's scores have the wrong shape or type",

@@ -20,7 +20,7 @@ from divulge.atomic import replacing
 from divulge.doors.archives import damaged, read_arrays, write_arrays
 from divulge.doors.arrays import Rows, to_array
 from divulge.doors.assemble import Flat, assemble
-from divulge.doors.names import SYNONYMS, shown
+from divulge.doors.names import SYNONYMS, listed, shown
 from divulge.doors.splits import read_splits
 from divulge.doors.tables import Overrides, columns_of, read_table
 from divulge.errors import InputError
@@ -154,7 +154,7 @@ def _settled(
     if overrides.columns is None:
         return evidence
     if strange := [name for name in overrides.columns if name not in evidence.columns]:
-        raise InputError("DV001", f"the column {shown(strange[0])} is not among {list(evidence.columns)}.")
+        raise InputError("DV001", f"the column {shown(strange[0])} is not among {listed(evidence.columns)}.")
     return replace(evidence, columns={name: evidence.columns[name] for name in overrides.columns})
 
 
@@ -180,9 +180,9 @@ def _load_npz(path: Path, overrides: Overrides) -> Evidence:
         form = arrays.pop(MARK)
         try:
             classes = tuple(map(str, arrays.pop("classes"))) if "classes" in arrays else None
-            references = _references(arrays)
-        except (KeyError, ValueError, TypeError) as error:
+        except TypeError as error:
             raise damaged(path, error) from error
+        references = _references(arrays)
         notes: set[str] = set()
         flat = {name: to_array(array, name, notes) for name, array in arrays.items()}
         return _settled(flat, overrides, form.tolist(), classes, references)
@@ -305,7 +305,7 @@ def _csv_columns(evidence: Evidence) -> Flat:
     flat = flat_arrays(evidence)
     classes = evidence.classes
     if classes is not None and ("" in classes or (evidence.task == "binary" and classes[1] == "0")):
-        raise InputError("DV034", f".csv cannot carry the class names {list(classes)}. Save as .npz or .parquet.")
+        raise InputError("DV034", f".csv cannot carry the class names {listed(classes)}. Save as .npz or .parquet.")
     labels = flat.get("labels")
     if labels is not None and labels.ndim == 2 and (labels.sum(axis=1) == 1).all():
         raise InputError(

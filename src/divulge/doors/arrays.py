@@ -81,7 +81,7 @@ def from_arrow(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = _decoded(column)
     types, kind = pa.types, column.type
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _from_lists(column, name)
@@ -308,6 +308,19 @@ def _from_objects(array: NDArray[Any], name: str) -> NDArray[Any]:
     return from_arrow(chunked, name)
 
 
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Categories as their values; arrow cannot yet decode polars' string views, so they are cast first."""
+    import pyarrow as pa
+
+    kind = column.type.value_type
+    kind = pa.large_string() if pa.types.is_string_view(kind) else kind
+    chunks = [
+        pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(kind)).dictionary_decode()
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, kind)
+
+
 def _from_lists(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
     """(n, width) from a column of lists, chunk by chunk: arrow would join them with 32-bit offsets."""
     import pyarrow as pa
@@ -332,12 +345,13 @@ def _from_texts(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    # large_string: every kind of text at once, and 64-bit offsets, so that joining chunks cannot overflow.
+    column = column.cast(pa.large_string())
     lengths = pc.utf8_length(column)
     longest = pc.max(lengths).as_py() or 0
     if longest > LONGEST_TEXT:
         raise too_long(name, column[pc.index(lengths, longest).as_py()].as_py(), longest)
-    # large_string: 64-bit offsets, so that joining the chunks cannot overflow.
-    coded = pc.fill_null(column, "").cast(pa.large_string()).combine_chunks().dictionary_encode()
+    coded = pc.fill_null(column, "").combine_chunks().dictionary_encode()
     values = np.array([*coded.dictionary.to_pylist(), ""], dtype=object)[:-1]
     fixed = 4 * longest * len(column)
     if fixed <= max(TEXT_BYTES, WASTE * (pc.sum(lengths).as_py() or 0)):

@@ -124,7 +124,7 @@ class SplitName(NamedTuple):
 
 _SPLIT_WORD = r"(?P<{}>train|test|members?|nonmembers?|non_members?|holdout|in|out|val|valid|validation|dev)"
 _SPLIT_NAME = re.compile(
-    rf"(?i)(?:(?P<name>.+)_{_SPLIT_WORD.format('after')}|{_SPLIT_WORD.format('before')}_(?P<rest>.+))"
+    rf"(?i)(?:(?P<name>.+?)_{_SPLIT_WORD.format('after')}|{_SPLIT_WORD.format('before')}_(?P<rest>.+))"
 )
 
 

@@ -110,7 +110,9 @@ def columns_of(frame: object) -> dict[str, Any]:
     import narwhals as nw
     import pyarrow as pa
 
-    names = [str(name) for name in getattr(frame, "column_names", getattr(frame, "columns", []))]
+    # polars refuses a name twice by itself, and warns where a lazy frame is asked for its names.
+    plain = frame if not hasattr(frame, "collect_schema") else None
+    names = [str(name) for name in getattr(plain, "column_names", getattr(plain, "columns", []))]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise InputError("DV008", f"the table has the column {listed(twice)} more than once. Rename or drop one.")
