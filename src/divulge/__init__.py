@@ -1,5 +1,6 @@
 """divulge tells how much a trained model gives away about who was in its training set."""
 
+from divulge.comparison import compare
 from divulge.errors import DivulgeError, InputError, PolicyError, PrivacyGateError, Unavailable
 from divulge.evidence import Evidence, References
 from divulge.metrics import Estimate
@@ -24,4 +25,5 @@ __all__ = [
     "Verdict",
     "__version__",
     "audit",
+    "compare",
 ]

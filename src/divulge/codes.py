@@ -229,6 +229,16 @@ CODES: dict[str, Code] = {
         "A function of your own gave one score a class, one number for all records, or something else than numbers.",
         "Give one number a record, shape (n,), in the order of the evidence; NaN where a record cannot be scored.",
     ),
+    "DV058": Code(
+        "there is no control of that name",
+        "A misspelt name in controls=.",
+        "Use one of the names that the message lists; a leading '-' turns a control off.",
+    ),
+    "DV059": Code(
+        "nothing is left once the records on both sides are left out",
+        "The same records were given as members and as non-members.",
+        "Give the records the model was trained on, and others that it was not.",
+    ),
     # DV1xx leakage
     "DV101": Code(
         "the model tells members from non-members",
@@ -274,6 +284,99 @@ CODES: dict[str, Code] = {
         "leakage grew against the baseline",
         "The lower bound of the difference to the baseline run lies above the policy's max_increase.",
         "Compare what changed (data, epochs, regularisation) with the baseline run; `divulge compare` shows both.",
+    ),
+    # DV2xx controls
+    "DV201": Code(
+        "the two sides differ without the model",
+        "Features or columns alone tell members from held-out records: they are of another time, place or selection. "
+        "The attack may find that difference and not a leak.",
+        "Split one pool at random into training and held-out records (keeping persons whole), train on the one and "
+        "audit with both. Do not give columns that are made from the model's outputs.",
+    ),
+    "DV202": Code(
+        "the two sides hold different shares of the classes",
+        "The held-out records were not drawn as the training records were: balanced or collected otherwise.",
+        "Draw the held-out records at random from the same pool; or read the figure with the mix made equal.",
+    ),
+    "DV203": Code(
+        "records stand on both sides",
+        "The same record is a member and a non-member: duplicates in the data, or a split that was not clean.",
+        "Remove duplicates before splitting. They were left out here; were they many, check the split.",
+    ),
+    "DV204": Code(
+        "persons or groups have records on both sides",
+        "Records were split, not persons: a held-out record of a person in the training data is not a clean "
+        "non-member, and the score leans low.",
+        "Split by person (group), and audit again.",
+    ),
+    "DV205": Code(
+        "many records have the same score",
+        "Outputs were rounded, saturated in float32, or take few values (small forests, neighbours). Ties hide what "
+        "happens at low false-positive rates.",
+        "Export logits, or probabilities in full precision, before any rounding.",
+    ),
+    "DV206": Code(
+        "the outputs do not look like what they were called",
+        "Probabilities were given as logits, or the other way round.",
+        "Pass logits as logits= and probabilities as probs=.",
+    ),
+    "DV207": Code(
+        "too few records for sound intervals",
+        "With fewer than 50 records on a side the intervals' promises do not hold (docs/coverage.md).",
+        "Audit more records, held-out ones above all.",
+    ),
+    "DV208": Code(
+        "an attack sees membership where there is none",
+        "With membership dealt out at random the attack still tells the sides apart: it is scored on the rows it was "
+        "fitted on, or reads membership itself.",
+        "Fit and score on different rows (cross-fitting); do not let the attack read `evidence.member` of the rows it "
+        "scores.",
+    ),
+    "DV209": Code(
+        "an attack missed a leak that was planted",
+        "A leak of known size was planted, twice, and the attack found neither: its scores are constant, point the "
+        "wrong way, or do not depend on what was planted.",
+        "Mend or leave out the attack: a low number from it means nothing.",
+    ),
+    "DV210": Code(
+        "the held-out records chose the model",
+        "Epochs, hyperparameters or the model itself were chosen on these records, so the model fits them too and the "
+        "score leans low.",
+        "Audit with records that played no part in training or choosing.",
+    ),
+    "DV211": Code(
+        "one side's labels do not go with its outputs",
+        "The model is right on one side and at chance on the other: labels were shuffled, misaligned with the outputs, "
+        "or coded otherwise on one side.",
+        "Check the order of rows and the label coding of that side.",
+    ),
+    "DV212": Code(
+        "an attack could score one side's records less often",
+        "Scores that are missing (NaN) count as lowest; where they are missing more on one side, that alone tells the "
+        "sides apart.",
+        "Find out why the attack gives NaN there, and mend it.",
+    ),
+    "DV213": Code(
+        "the non-members differ among themselves by time or order",
+        "Late non-members are told from early ones as members are from non-members: the data drift, and the "
+        "attack may see drift.",
+        "Take members and non-members from the same period, at random.",
+    ),
+    "DV214": Code(
+        "the reference models do not behave like the target",
+        "Their accuracy or signals on their own members and non-members differ from the target's: another recipe, "
+        "size or number of epochs.",
+        "Train the references as the target was trained.",
+    ),
+    "DV215": Code(
+        "the model was in training mode, or its outputs depend on the batch",
+        "The same record scored in two batches gave different outputs: dropout or batch normalisation was active.",
+        "Switch to evaluation mode (model.eval(), training=False) before collecting outputs.",
+    ),
+    "DV216": Code(
+        "stored reference outputs belong to something else",
+        "The target, the data, the signal or the code tag changed since the references were stored.",
+        "Use another store, or run the references again.",
     ),
     # DV3xx policy
     "DV301": Code(

@@ -33,13 +33,20 @@ class DivulgeError(Exception):
 
 
 class InputError(DivulgeError, ValueError):
-    """What came in is not evidence: a wrong shape, value, name or file."""
+    """What came in is not evidence: a wrong shape, value, name or file.
+
+    >>> isinstance(InputError("DV001", "expected a file"), ValueError)
+    True
+    """
 
 
 class Unavailable(DivulgeError):
     """This evidence does not hold what the attack, signal or slice needs; `message` is the reason.
 
     A default attack that raises it is reported as skipped; one that the user named becomes an error.
+
+    >>> Unavailable("no labels").code
+    'DV040'
     """
 
     def __init__(self, reason: str) -> None:
@@ -50,8 +57,16 @@ class Unavailable(DivulgeError):
 
 
 class PolicyError(DivulgeError, ValueError):
-    """A policy, baseline or waiver that cannot be understood."""
+    """A policy, baseline or waiver that cannot be understood.
+
+    >>> PolicyError("DV301", "an unknown key").code
+    'DV301'
+    """
 
 
 class PrivacyGateError(DivulgeError):
-    """Raised by `Report.check()` when the verdict is FAIL, INVALID or (by default) INCONCLUSIVE."""
+    """Raised by `Report.check()` when the verdict is FAIL, INVALID or (by default) INCONCLUSIVE.
+
+    >>> PrivacyGateError("DV101", "verdict FAIL: score is 0.3").code
+    'DV101'
+    """

@@ -6,6 +6,7 @@ occurrence; so it is the same under any order, file or worker, and a group stays
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,26 @@ def _spread(hashes: Hashes, stratum: NDArray[np.uint8], k: int) -> NDArray[np.ui
     return fold
 
 
+def effective_shares(evidence: Evidence) -> tuple[float, float]:
+    """How many independent records each member, each non-member counts as: 1, less where they come in groups.
+
+    The records of a group may be alike in any degree, so a side counts as its Kish number of groups,
+    (sum of sizes)^2 / sum of squared sizes: right when they are fully alike, wide when they are not.
+
+    >>> from divulge.evidence import Evidence
+    >>> effective_shares(Evidence(np.arange(6) < 2, groups=np.array([0, 1, 2, 2, 3, 3])))
+    (1.0, 0.5)
+    """
+    if evidence.groups is None:
+        return 1.0, 1.0
+    hashes = array_hashes(evidence.groups)
+    shares = []
+    for side in (evidence.member, ~evidence.member):
+        sizes = np.unique(hashes[side], return_counts=True)[1].astype(float)
+        shares.append(float(sizes.sum() / np.square(sizes).sum()))
+    return shares[0], shares[1]
+
+
 def row_hashes(evidence: Evidence, seed: int) -> Hashes:
     """(n,) uint64 of each row's group, else its id, else its content and occurrence.
 
@@ -84,16 +105,13 @@ def row_hashes(evidence: Evidence, seed: int) -> Hashes:
     """
     if evidence.groups is not None:
         return array_hashes(evidence.groups, seed)
-    if evidence.ids is None:
-        evidence = identified(evidence, content_hashes(evidence))
-    ids = evidence.ids
+    ids = identified(evidence).ids
     assert ids is not None
-    hashes = array_hashes(ids, seed)
-    return hashes if ids.dtype == HASHES else _tell_apart(hashes, evidence)
+    return array_hashes(ids, seed)
 
 
 def content_hashes(evidence: Evidence) -> Hashes:
-    """(n,) uint64 of side, outputs, labels, given signals and traces (features where there is nothing else).
+    """(n,) uint64 of outputs, labels, given signals and traces (features where there is nothing else), not of the side.
 
     Equal rows have equal hashes; the same in any order and block.
     """
@@ -109,53 +127,75 @@ def content_hashes(evidence: Evidence) -> Hashes:
     hashes = np.empty(len(evidence.member), np.uint64)
 
     def block(rows: slice) -> None:
-        mixed = evidence.member[rows].astype(np.uint64)
+        mixed = np.zeros(rows.stop - rows.start, np.uint64)
         for hasher in hashers:
             mixed = _mix(mixed) + hasher(rows)
-        hashes[rows] = _mix(mixed)
+        hashes[rows] = mixed
 
     over_rows(block, len(hashes), max([8, *(array[:1].nbytes for array in arrays if array is not None)]))
     return hashes
 
 
-def identified(evidence: Evidence, contents: Hashes) -> Evidence:
-    """The same evidence with row hashes as ids where it has neither ids nor groups: later folds need not read it all.
+def identified(evidence: Evidence, contents: Hashes | None = None) -> Evidence:
+    """The same evidence with distinct hashes as ids (where there are no groups): later folds need not read it all.
+
+    Args:
+        evidence: n records.
+        contents: their `content_hashes`, if they are known.
+
+    >>> from divulge.evidence import Evidence
+    >>> len(identified(Evidence(np.array([True, False]), signals={"loss": np.array([-.1, -2.])})).ids)
+    2
+    """
+    if evidence.groups is not None or (evidence.ids is not None and evidence.ids.dtype == HASHES):
+        return evidence
+    if evidence.ids is not None:
+        hashes = array_hashes(evidence.ids)
+    else:
+        hashes = _sided(content_hashes(evidence) if contents is None else contents, evidence.member)
+    return replace(evidence, ids=_tell_apart(hashes, evidence))
+
+
+def digest(evidence: Evidence, contents: Hashes) -> str:
+    """32 hex digits of all that the records hold, whatever their order.
+
+    It names the data; it is no proof against somebody who wants two data sets to have one name.
 
     Args:
         evidence: n records.
         contents: their `content_hashes`.
 
     >>> from divulge.evidence import Evidence
-    >>> evidence = Evidence(member=np.array([True, False]), signals={"loss": np.array([-.1, -2.])})
-    >>> len(identified(evidence, content_hashes(evidence)).ids)
-    2
-    """
-    if evidence.ids is not None or evidence.groups is not None:
-        return evidence
-    return replace(evidence, ids=_tell_apart(contents, evidence))
-
-
-def digest(contents: Hashes) -> str:
-    """32 hex digits of the records' `content_hashes`, whatever their order.
-
-    It names the data; it is no proof against somebody who wants two data sets to have one name.
-
-    >>> len(digest(np.array([1, 2], np.uint64)))
+    >>> evidence = Evidence(np.array([True, False]), signals={"loss": np.array([-.1, -2.])})
+    >>> len(digest(evidence, content_hashes(evidence)))
     32
     """
-    return f"{int(contents.sum(dtype=np.uint64)):016x}{int(_mix(contents).sum(dtype=np.uint64)):016x}"
+    rows = _with_rest(_sided(contents, evidence.member), evidence)
+    return f"{int(rows.sum(dtype=np.uint64)):016x}{int(_mix(rows).sum(dtype=np.uint64)):016x}"
+
+
+def _with_rest(hashes: Hashes, evidence: Evidence) -> Hashes:
+    """Hashes of content and side made hashes of the whole row: ids, groups, features and columns too."""
+    rest = {"ids": evidence.ids, "groups": evidence.groups, "features": evidence.features}
+    for name, array in (*rest.items(), *sorted(evidence.columns.items())):
+        if array is not None:
+            hashes = _mix(hashes) + array_hashes(np.asarray(array), zlib.crc32(name.encode()))
+    return hashes
+
+
+def _sided(contents: Hashes, member: NDArray[np.bool_]) -> Hashes:
+    return _mix(contents ^ member)
 
 
 def _tell_apart(hashes: Hashes, evidence: Evidence) -> Hashes:
-    """Give rows of equal hash different ones, by occurrence; which is which is settled by side and columns."""
+    """Give rows of equal hash different ones, by occurrence; which is which is settled by all else they hold."""
     ordered = np.sort(hashes)
     twice = ordered[1:] == ordered[:-1]
     if not twice.any():
         return hashes
     repeated = np.flatnonzero(np.isin(hashes, ordered[1:][twice]))
-    detail = _mix(evidence.member[repeated].astype(np.uint64))
-    for _, column in sorted(evidence.columns.items()):
-        detail = _mix(detail) + array_hashes(np.asarray(column)[repeated])
+    rows = evidence.take(repeated)
+    detail = _with_rest(_sided(content_hashes(rows), rows.member), rows)
     order = np.lexsort((detail, hashes[repeated]))
     group = hashes[repeated][order]
     starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
@@ -165,13 +205,18 @@ def _tell_apart(hashes: Hashes, evidence: Evidence) -> Hashes:
     return hashes
 
 
-def array_hashes(array: NDArray[Any], seed: int = 0) -> Hashes:
+def array_hashes(array: NDArray[Any], seed: int = 0, *, decimals: int | None = None) -> Hashes:
     """(n,) uint64 hashes of the rows of an (n, ...) array of numbers or strings; the same in any order and block.
+
+    Args:
+        array: of any dtype.
+        seed: another seed, other hashes.
+        decimals: round floats so first: rows that differ by rounding errors then mostly agree.
 
     >>> bool((array_hashes(np.array(["a", "bc"])) == array_hashes(np.array(["a", "bc"], object))).all())
     True
     """
-    hasher = _hasher(array, seed)
+    hasher = _hasher(array, seed, decimals)
     hashes = np.empty(len(array), np.uint64)
 
     def block(rows: slice) -> None:
@@ -181,7 +226,7 @@ def array_hashes(array: NDArray[Any], seed: int = 0) -> Hashes:
     return hashes
 
 
-def _hasher(array: NDArray[Any], seed: int) -> Callable[[slice], Hashes]:
+def _hasher(array: NDArray[Any], seed: int, decimals: int | None = None) -> Callable[[slice], Hashes]:
     """A function from a block of rows to their hashes."""
     if array.dtype.kind in "OUST":
         return _text_hashes(array, seed).__getitem__
@@ -192,8 +237,11 @@ def _hasher(array: NDArray[Any], seed: int) -> Callable[[slice], Hashes]:
     multipliers = random * np.uint64(2) + np.uint64(1)
 
     def hasher(rows: slice) -> Hashes:
-        words = np.ascontiguousarray(array[rows]).view(word).astype(np.uint64)
+        part = array[rows] if decimals is None else np.round(array[rows], decimals) + 0  # + 0: no -0
+        words = np.ascontiguousarray(part).view(word).astype(np.uint64)
         words ^= words >> np.uint64(32)
+        words *= np.uint64(0xBF58476D1CE4E5B9)
+        words ^= words >> np.uint64(32)  # floats of few digits have only high bits: spread them before the sum
         return _mix(words @ multipliers)
 
     return hasher
@@ -203,7 +251,10 @@ def _text_hashes(array: NDArray[Any], seed: int) -> Hashes:
     """A polynomial in each text's UTF-8 bytes, over Arrow's flat buffer: no Python loop and no padding."""
     import pyarrow as pa
 
-    text = pa.array(array if array.dtype.kind != "O" else [str(x) for x in array], pa.large_string())
+    # Through objects: of numpy's fixed-width texts Arrow would cut at a NUL.
+    text = pa.array(
+        array.astype(str).astype(object) if array.dtype.kind == "S" else array.astype(object), pa.large_string()
+    )
     _, offsets, data = text.buffers()
     ends = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
     flat = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].astype(np.uint64) + np.uint64(1)

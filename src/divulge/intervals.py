@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-HANLEY_BELOW = 200  # rows on a side under which an extreme AUC's DeLong variance is not to be trusted
+HANLEY_BELOW = 200  # rows on a side under which an extreme AUC's DeLong variance is not to be trusted,
+HANLEY_MISPLACED = 3  # or where it rests on fewer misplaced rows than this, however many there are
 EPSILON_RANKS = (0.001, 0.01, 0.05, 0.1, 0.3)  # non-member ranks fixed before any data is seen
 
 
@@ -166,26 +167,29 @@ def advantage_p(counts: AdvantageCounts) -> Floats:
         z = (inside + outside) / 2
         above = _newcombe(tp, m, fp, n, z).low > bar
         inside, outside = np.where(above, z, inside), np.where(above, outside, z)
-    return np.where(value > 0, ndtr(-inside), 0.5)
+    return np.where(np.isnan(value), np.nan, np.where(value > 0, ndtr(-inside), 0.5))
 
 
 # ------------------------------------------------------------------------------------------------------- AUC
 
 
-def auc(value: float, variance: float, members: int, nonmembers: int, error: float) -> Bounds:
-    """Interval of an AUC, scalar; `variance` is DeLong's.
+def auc(
+    value: float, variance: float, members: float, nonmembers: float, error: float, *, inflation: float = 1.0
+) -> Bounds:
+    """Interval of an AUC, scalar; `variance` is DeLong's, `inflation` multiplies whichever variance is used.
 
-    On the logit scale; where the AUC is extreme and a side small (or the AUC is 0 or 1) by inverting Hanley and
-    McNeil's variance instead, the larger of its two readings.
+    On the logit scale; where the AUC is extreme and a side small, or rests on a handful of misplaced rows, by
+    inverting Hanley and McNeil's variance instead, the larger of its two readings.
 
     Source: DeLong et al. 1988; Hanley and McNeil 1982.
 
     >>> tuple(round(float(end), 3) for end in auc(0.6, 0.0004, 500, 500, 0.05))
     (0.56, 0.638)
     """
-    z = float(_z(error))
-    extreme = not 0.2 <= value <= 0.8 and min(members, nonmembers) < HANLEY_BELOW
-    if extreme or value in (0.0, 1.0):
+    z = float(_z(error)) * math.sqrt(inflation)
+    smaller = min(members, nonmembers)
+    few = smaller < HANLEY_BELOW or min(value, 1 - value) * smaller < HANLEY_MISPLACED
+    if few and not 0.2 <= value <= 0.8:
         return _invert_hanley_mcneil(value, members, nonmembers, z)
     if not variance >= 0:
         return Bounds(np.asarray(np.nan), np.asarray(np.nan))
@@ -195,7 +199,7 @@ def auc(value: float, variance: float, members: int, nonmembers: int, error: flo
     return Bounds(np.asarray(low), np.asarray(high))
 
 
-def _hanley_mcneil(theta: float, members: int, nonmembers: int) -> float:
+def _hanley_mcneil(theta: float, members: float, nonmembers: float) -> float:
     q1, q2 = theta / (2 - theta), 2 * theta * theta / (1 + theta)
     spread = theta * (1 - theta)
     one_way = spread + (members - 1) * (q1 - theta**2) + (nonmembers - 1) * (q2 - theta**2)
@@ -203,7 +207,7 @@ def _hanley_mcneil(theta: float, members: int, nonmembers: int) -> float:
     return max(one_way, other_way, 0.0) / (members * nonmembers)
 
 
-def _invert_hanley_mcneil(value: float, members: int, nonmembers: int, z: float) -> Bounds:
+def _invert_hanley_mcneil(value: float, members: float, nonmembers: float, z: float) -> Bounds:
     def beyond(theta: float) -> bool:
         return abs(value - theta) > z * math.sqrt(_hanley_mcneil(theta, members, nonmembers))
 
@@ -262,7 +266,7 @@ def fpr_ranks(fpr: ArrayLike, nonmembers: int, alpha: ArrayLike) -> tuple[NDArra
 
 
 def epsilon_clopper_pearson(
-    tp: int, members: int, fp: int, nonmembers: int, *, alpha: float, delta: float = 0.0, tests: int = 1
+    tp: float, members: float, fp: float, nonmembers: float, *, alpha: float, delta: float = 0.0, tests: int = 1
 ) -> float:
     """Lower bound on epsilon from one threshold fixed in advance, scalar, in nats.
 
@@ -288,7 +292,7 @@ def epsilon_clopper_pearson(
 
 
 def epsilon_at_ranks(
-    points: Sequence[tuple[int, int]], members: int, nonmembers: int, *, alpha: float, delta: float = 0.0
+    points: Sequence[tuple[float, float]], members: float, nonmembers: float, *, alpha: float, delta: float = 0.0
 ) -> float:
     """Lower bound on epsilon where thresholds come from the data: non-member ranks fixed in advance.
 
@@ -359,8 +363,7 @@ def epsilon_one_run(canaries: int, guesses: int, right: int, *, alpha: float, de
     """
     from scipy.special import bdtr, bdtrc
 
-    if not 0 <= right <= guesses <= canaries:
-        raise ValueError(f"expected 0 <= right <= guesses <= canaries, got {right}, {guesses}, {canaries}")
+    _check_guesses(canaries, guesses, right)
     if right == 0:
         return 0.0
     steps = np.arange(1, right + 1)
@@ -385,6 +388,8 @@ def epsilon_one_run_fdp(canaries: int, guesses: int, right: int, *, alpha: float
     """
     from scipy.special import ndtr, ndtri
 
+    _check_guesses(canaries, guesses, right)
+
     def rejected(mu: float) -> bool:
         r = alpha * right / canaries
         h = alpha * (guesses - right) / canaries
@@ -397,6 +402,11 @@ def epsilon_one_run_fdp(canaries: int, guesses: int, right: int, *, alpha: float
         return r + h > guesses / canaries
 
     return epsilon_of_mu(_largest(rejected), delta)
+
+
+def _check_guesses(canaries: int, guesses: int, right: int) -> None:
+    if not 0 <= right <= guesses <= canaries:
+        raise ValueError(f"expected 0 <= right <= guesses <= canaries, got {right}, {guesses}, {canaries}")
 
 
 def _largest(holds: Callable[[float], bool], limit: float = 100.0) -> float:

@@ -72,20 +72,13 @@ def auc(roc: Roc, error: float) -> Estimate:
     value, variance = roc.placement
     if roc.constant:
         return Estimate(value, NAN, NAN, "all scores are equal: the attack says nothing")
-    if roc.fitted:
-        variance *= 2  # rows share fits; simulated in formulas.md
-    low, high = intervals.auc(value, variance, roc.n_members, roc.n_nonmembers, error)
+    inflation = 2.0 if roc.fitted else 1.0  # of the variance: rows that share fits are not independent
+    share_m, share_n = roc.effective
+    sizes = share_m * roc.n_members, share_n * roc.n_nonmembers
+    low, high = intervals.auc(value, variance / min(roc.effective), *sizes, error, inflation=inflation)
     if math.isnan(low):
         return Estimate(value, NAN, NAN, "needs at least 2 members and 2 non-members")
     return Estimate(value, float(low), float(high))
-
-
-def advantage_counts(roc: Roc) -> intervals.AdvantageCounts:
-    """What the cross-fitted advantage of one attack is counted from."""
-    fit = roc.cross_fit
-    return intervals.AdvantageCounts(
-        int(fit.tp.sum()), int(fit.fp.sum()), fit.best_tp, fit.best_fp, roc.n_members, roc.n_nonmembers
-    )
 
 
 def advantage_estimate(counts: intervals.AdvantageCounts, error: float) -> Estimate:
@@ -102,7 +95,9 @@ def advantage(roc: Roc, error: float) -> Estimate:
 
     May be negative: it is shown as it is. Interval: `intervals.advantage`, for the best advantage in the population.
     """
-    return advantage_estimate(advantage_counts(roc), error)
+    from divulge.selection import score
+
+    return score({"": roc}, error)
 
 
 def max_advantage(roc: Roc, error: float) -> Estimate:
@@ -129,11 +124,19 @@ def tpr_bounds(roc: Roc, fpr: float | NDArray[np.float64], error: float | NDArra
     The low end counts members above the highest rank whose FPR is credibly at most `fpr`, the high end above the
     lowest whose FPR is credibly at least that; each limit at error / 4. `fpr` and `error` broadcast.
     """
-    quarter, m, n = error / 4, roc.n_members, roc.n_nonmembers
-    below, above = intervals.fpr_ranks(fpr, n, quarter)
-    low = intervals.clopper_pearson_lower(roc.above_rank(np.maximum(below, 0))[0], m, quarter)
-    high = intervals.clopper_pearson_upper(roc.above_rank(above)[0], m, quarter)
-    return intervals.Bounds(np.where(below >= 0, low, 0.0), np.where(above < n, high, 1.0))
+    quarter, (m, n) = error / 4, _effective_sizes(roc)
+    below, above = intervals.fpr_ranks(fpr, math.floor(n), quarter)
+    thin = roc.n_members / m, roc.n_nonmembers / n  # rows that count as one
+    rank_low = np.floor((np.maximum(below, 0) + 1) * thin[1]).astype(np.int64) - 1
+    rank_high = np.ceil((above + 1) * thin[1]).astype(np.int64) - 1
+    low = intervals.clopper_pearson_lower(roc.above_rank(rank_low)[0] / thin[0], m, quarter)
+    high = intervals.clopper_pearson_upper(roc.above_rank(rank_high)[0] / thin[0], m, quarter)
+    return intervals.Bounds(np.where(below >= 0, low, 0.0), np.where(above < math.floor(n), high, 1.0))
+
+
+def _effective_sizes(roc: Roc) -> tuple[float, float]:
+    """Members and non-members, each group counted as one where rows come in groups."""
+    return roc.effective[0] * roc.n_members, roc.effective[1] * roc.n_nonmembers
 
 
 class Curve(NamedTuple):
@@ -170,10 +173,12 @@ def curve(roc: Roc, error: float, points: int = 512) -> Curve:
     return Curve(threshold, tpr, fpr, np.minimum(low, tpr), np.maximum(high, tpr))
 
 
-def _too_few(roc: Roc, fpr: float) -> str | None:
-    needed = needed_nonmembers(fpr)
-    if roc.n_nonmembers < needed:
-        return f"needs {needed:,} non-members at FPR {fpr:g}, has {roc.n_nonmembers:,}"
+def too_few(roc: Roc, fpr: float) -> str | None:
+    """Why a TPR at this FPR cannot be measured with so few non-members, or None where it can."""
+    needed, has = needed_nonmembers(fpr), math.floor(_effective_sizes(roc)[1] + 1e-9)
+    if has < needed:
+        counted = "" if roc.effective[1] == 1 else ", counted by group"
+        return f"needs {needed:,} non-members at FPR {fpr:g}, has {has:,}{counted}"
     return None
 
 
@@ -194,7 +199,7 @@ class TprAtFpr:
 
     def __call__(self, roc: Roc, error: float) -> Estimate:
         """The TPR and its interval."""
-        if reason := _too_few(roc, self.fpr):
+        if reason := too_few(roc, self.fpr):
             return undefined(reason)
         tp, _ = roc.above_rank(allowed_rank(self.fpr, roc.n_nonmembers))
         value = int(tp) / roc.n_members
@@ -211,7 +216,7 @@ class AchievedFpr:
 
     def __call__(self, roc: Roc, error: float) -> Estimate:
         """The achieved rate and its interval."""
-        if reason := _too_few(roc, self.fpr):
+        if reason := too_few(roc, self.fpr):
             return undefined(reason)
         fp = int(roc.above_rank(allowed_rank(self.fpr, roc.n_nonmembers))[1])
         low, high = _achieved_bounds(roc, self.fpr, fp, error / 2)
@@ -220,9 +225,10 @@ class AchievedFpr:
 
 def _achieved_bounds(roc: Roc, fpr: float, fp: int, alpha: float) -> tuple[float, float]:
     """Limits of the FPR at a non-member rank: that of the rank above, of the count (fewer under ties) below."""
-    n = roc.n_nonmembers
-    low = intervals.clopper_pearson_lower(fp, n, alpha)
-    return float(low), float(intervals.clopper_pearson_upper(min(allowed_rank(fpr, n), n), n, alpha))
+    share, n = roc.effective[1], _effective_sizes(roc)[1]
+    low = intervals.clopper_pearson_lower(share * fp, n, alpha)
+    high = intervals.clopper_pearson_upper(share * allowed_rank(fpr, roc.n_nonmembers), n, alpha)
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -243,16 +249,17 @@ class Ppv:
 
     def __call__(self, roc: Roc, error: float) -> Estimate:
         """The PPV and its interval."""
-        if reason := _too_few(roc, self.fpr):
+        if reason := too_few(roc, self.fpr):
             return undefined(reason)
         tp, fp = (int(count) for count in roc.above_rank(allowed_rank(self.fpr, roc.n_nonmembers)))
         if tp + fp == 0:
             return undefined("no record lies above the threshold: the top scores are tied")
-        m, quarter = roc.n_members, error / 4
+        m, quarter = _effective_sizes(roc)[0], error / 4
         fpr_low, fpr_high = _achieved_bounds(roc, self.fpr, fp, quarter)
-        value = self._ppv(tp / m, fp / roc.n_nonmembers)
-        low = self._ppv(float(intervals.clopper_pearson_lower(tp, m, quarter)), fpr_high)
-        high = self._ppv(float(intervals.clopper_pearson_upper(tp, m, quarter)), fpr_low)
+        value = self._ppv(tp / roc.n_members, fp / roc.n_nonmembers)
+        found = roc.effective[0] * tp
+        low = self._ppv(float(intervals.clopper_pearson_lower(found, m, quarter)), fpr_high)
+        high = self._ppv(float(intervals.clopper_pearson_upper(found, m, quarter)), fpr_low)
         return Estimate(value, low, high)
 
     def _ppv(self, tpr: float, fpr: float) -> float:
@@ -271,10 +278,10 @@ class Epsilon:
 
     def __call__(self, roc: Roc, error: float) -> Estimate:
         """The bound, as value and low end."""
-        m, n = roc.n_members, roc.n_nonmembers
+        n, (share_m, share_n) = roc.n_nonmembers, roc.effective
         ranks = {allowed_rank(share, n) for share in intervals.EPSILON_RANKS}
-        points = [(int(roc.above_rank(rank)[0]), rank) for rank in sorted(ranks)]
-        bound = intervals.epsilon_at_ranks(points, m, n, alpha=error, delta=self.delta)
+        points = [(share_m * int(roc.above_rank(rank)[0]), share_n * rank) for rank in sorted(ranks)]
+        bound = intervals.epsilon_at_ranks(points, *_effective_sizes(roc), alpha=error, delta=self.delta)
         return Estimate(bound, bound, NAN, "one-sided lower bound, descriptive")
 
 
@@ -350,4 +357,8 @@ def all_named(metrics: str | Metric | Iterable[str | Metric]) -> list[NamedMetri
     """Normalise the `metrics` argument of `audit`."""
     if metrics == "default":
         metrics = DEFAULT
-    return [named(metric) for metric in ([metrics] if isinstance(metrics, str) or callable(metrics) else metrics)]
+    found = [named(metric) for metric in ([metrics] if isinstance(metrics, str) or callable(metrics) else metrics)]
+    keys = [(metric.name, str(metric.fpr), str(metric.prior)) for metric in found]
+    if twice := {name for name, *_ in (key for key in keys if keys.count(key) > 1)}:
+        raise InputError("DV051", f"two metrics are called {min(twice)!r}: ask for each once")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import attacks as attack_family
+from divulge import controls as control_family
 from divulge import intervals, selection
 from divulge import metrics as metric_family
 from divulge import slices as slice_family
 from divulge.attacks import Attack, NamedAttack
 from divulge.blocks import in_parallel
 from divulge.codes import CODES
+from divulge.controls import CONTROL_ERROR, Outcome, Setting, Shared
 from divulge.errors import InputError, Unavailable
-from divulge.folds import content_hashes, digest, halves, identified
-from divulge.metrics import FPRS, NAN, Estimate, Metric, NamedMetric
+from divulge.folds import content_hashes, digest, effective_shares, halves, identified
+from divulge.metrics import FPRS, NAN, Curve, Estimate, Metric, NamedMetric
 from divulge.report import LADDER, Report, Row, table_of
 from divulge.roc import CrossFit, Ranked, Roc, exact_slices, rank, tags
 from divulge.signals import compute, why_unavailable
@@ -42,6 +45,7 @@ def audit(
     attacks: str | Attack | Iterable[str | Attack] = "default",
     slices: str | Slicer | Iterable[str | Slicer] = (),
     metrics: str | Metric | Iterable[str | Metric] = "default",
+    controls: str | Iterable[str] = "default",
     policy: Policy | None = None,
     baseline: Report | None = None,
     confidence: float = 0.95,
@@ -56,6 +60,8 @@ def audit(
         attacks: "default", or names, objects or callables; see `divulge.attacks`.
         slices: names or callables; see `divulge.slices`. "everyone" is always one.
         metrics: "default", or names or callables; see `divulge.metrics`. The score and the tail are always there.
+        controls: "default" is all of them; names run only those, "-name" all but that one, () none; the report
+            says which were turned off. See `divulge.controls`.
         policy: limits to hold the report against; None: nothing is gated.
         baseline: an earlier report, for limits on an increase.
         confidence: of every interval; a leak-free model raises a leak finding with at most 1 - confidence.
@@ -72,47 +78,62 @@ def audit(
     >>> n = np.arange(2000)
     >>> leaky = Evidence(member=n < 1000, signals={"loss": np.sin(n * n) + 0.2 * (n < 1000)})
     >>> [round(end, 2) for end in audit(leaky).score[:3]]
-    [0.22, 0.19, 0.25]
+    [0.2, 0.13, 0.25]
     """
-    _check(evidence, confidence, min_n)
+    seed, min_n, confidence = int(seed), int(min_n), float(confidence)
+    _check(evidence, confidence, min_n, seed)
     chosen = attack_family.all_named(attacks, evidence)
     slicers = [slices] if isinstance(slices, str) or callable(slices) else list(slices)
     cut = [slice_family.named(slicer, evidence) for slicer in slicers]
     everyones = metric_family.all_named(metrics)
     of_slices = metric_family.all_named(metric_family.OF_SLICES) if metrics == "default" else everyones
+    trials = control_family.all_named(controls)
     steps = _Steps(progress, 2 + len(chosen) * (2 + len(cut)))
     error = 1 - confidence
 
     steps.next("reading the records")
     contents = content_hashes(evidence)
-    meta = _provenance(evidence, chosen, digest(contents), seed=seed, confidence=confidence, min_n=min_n)
+    meta = _provenance(evidence, chosen, digest(evidence, contents), seed=seed, confidence=confidence, min_n=min_n)
     known = identified(evidence, contents)
+    shared = control_family.shared_records(evidence, contents) if "duplicates" in trials else None
     del contents
+    known = _without_shared(known, shared)
     ready = _prepare(known, chosen, cut, seed=seed, min_n=min_n, error=error, steps=steps)
-    del known  # its row hashes and computed signals: what follows needs only the ranked scores
-    member, tag, scored, partitions = ready.member, ready.tag, ready.scored, ready.partitions
+    member, tag, scored, partitions = ready.evidence.member, ready.tag, ready.scored, ready.partitions
+    effective = effective_shares(ready.evidence)
 
     def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, list[Row], list[Row], list[Row]]:
         attack, ranked = item
-        roc = next(exact_slices(ranked, tag, np.zeros(1, np.int32), 1, fitted=attack.fitted))
+        roc = next(exact_slices(ranked, tag, np.zeros(1, np.int32), 1, fitted=attack.fitted, effective=effective))
         return roc, *_measure_everyone(attack.name, roc, everyones, error)
 
     measured = in_parallel(of_everyone, scored, lambda: steps.next("measuring"))
     rocs = {attack.name: roc for (attack, _), (roc, *_) in zip(scored, measured, strict=True)}
-    carried = [fpr for fpr in FPRS if metric_family.needed_nonmembers(fpr) <= int((~member).sum())]
+    first = next(iter(rocs.values()))
+    carried = [fpr for fpr in FPRS if metric_family.too_few(first, fpr) is None]
     tests = sum(int(merged.measured.sum()) for merged in partitions) + len(carried) + 1
     table = _Results()
     for _, rows, bounds, _ in measured:
         table.add(rows, bounds)
     table.add(*_best_of_everyone(rocs, error))
-    table.add(ready.accuracy, [])
+    table.add(_accuracy(ready.evidence, error), [])
     curve = [row for *_, rows in measured for row in rows]
     leaks = _leaks_of_all(rocs, carried, error, tests)
-    del measured, rocs  # the largest arrays of an audit, and the slices do not need them
+    aucs = {name: metric_family.auc(roc, 2 * CONTROL_ERROR) for name, roc in rocs.items()}
+    del measured, rocs  # the largest arrays of an audit, and nothing after this needs them
+
+    steps.next("controls")
+    setting = _setting(ready, aucs, shared, sorted(evidence.signals), seed)
+    outcomes = control_family.run(trials, setting)
+    curve += [row for outcome in outcomes for row in _curve_rows(f"(blind: {outcome.control})", outcome.curve)]
 
     def of_slice(item: tuple[Merged, tuple[NamedAttack, Ranked]]) -> list[_Slice]:
         merged, (attack, ranked) = item
-        return _measure_slices(merged, attack, ranked, tag, of_slices, error)
+        part = merged.partition
+        rocs = exact_slices(
+            ranked, tag, part.codes, len(part.labels), part.rows, fitted=attack.fitted, effective=effective
+        )
+        return _measure_slices(merged, rocs, of_slices, error)
 
     tasks = [(merged, item) for merged in partitions for item in scored]
     by_task = in_parallel(of_slice, tasks, lambda: steps.next("measuring slices"))
@@ -132,18 +153,20 @@ def audit(
         "slices": table_of("slices", slice_rows),
         "attacks": table_of("attacks", ready.statuses),
         "curve": table_of("curve", curve),
-        "controls": table_of("controls", []),
+        "controls": table_of("controls", [_control_row(outcome) for outcome in outcomes]),
         "findings": table_of("findings", _leaks_by_score(table.rows) + leaks),
         "gates": table_of("gates", []),
     }
-    steps.next("done")
+    steps.last()
     return Report({**meta, "verdict": "NOT_GATED", "policy": None}, tables).judged(policy, baseline=baseline)
 
 
 # ------------------------------------------------------------------------------------------------- preparation
 
 
-def _check(evidence: Evidence, confidence: float, min_n: int) -> None:
+def _check(evidence: Evidence, confidence: float, min_n: int, seed: int) -> None:
+    if seed < 0:
+        raise InputError("DV056", f"expected a seed from 0 up, got {seed!r}")
     if not 0.5 <= confidence < 1:
         raise InputError("DV056", f"expected a confidence from 0.5 up to, not including, 1, got {confidence!r}")
     if min_n < 2:
@@ -163,7 +186,11 @@ class _Steps:
     def next(self, what: str) -> None:
         if self._progress is not None:
             self._progress(self._done, self._total, what)
-        self._done = min(self._done + 1, self._total)
+        self._done = min(self._done + 1, self._total - 1)
+
+    def last(self) -> None:
+        if self._progress is not None:
+            self._progress(self._total, self._total, "done")
 
 
 def _provenance(
@@ -200,19 +227,19 @@ def _provenance(
             "columns": sorted(evidence.columns),
             "digest": digest,
         },
-        "attacks": {attack.name: repr(attack.call) for attack in attacks},
+        "attacks": {attack.name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(attack.call)) for attack in attacks},
     }
 
 
 class _Ready(NamedTuple):
-    """All that measuring needs of the evidence: (n,) sides and tags, ranked scores, slices, the model's accuracy."""
+    """What is measured: the evidence with its signals, (n,) tags, ranked scores, slices, and how the attacks ran."""
 
-    member: NDArray[np.bool_]
+    evidence: Evidence
     tag: NDArray[np.uint8]
     scored: list[tuple[NamedAttack, Ranked]]
     statuses: list[Row]
     partitions: list[Merged]
-    accuracy: list[Row]
+    unscored: dict[str, tuple[int, int]]
 
 
 def _prepare(
@@ -229,17 +256,31 @@ def _prepare(
     tag = tags(evidence.member, halves(evidence, seed))
     evidence = _with_signals(evidence, attacks)
     partitions = [slice_family.merge_small(slicer(evidence), evidence.member, min_n) for slicer in slicers]
-    scored, statuses = [], []
+    names = [merged.partition.name for merged in partitions]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError("DV053", f"two partitions are called {min(twice)!r}: ask for each once")
+    scored: list[tuple[NamedAttack, Ranked]] = []
+    statuses: list[Row] = []
+    unscored: dict[str, tuple[int, int]] = {}
     for attack in attacks:
         steps.next(f"attack {attack.name}")
-        status, ranked = _run(attack, evidence, seed)
-        statuses.append(status)
-        if ranked is not None:
-            scored.append((attack, ranked))
+        try:
+            scores = _scores(attack, evidence, seed)
+        except Unavailable as reason:
+            if attack.required:
+                raise Unavailable(f"the attack {attack.name} cannot run: {reason.message}") from reason
+            statuses.append({"attack": attack.name, "status": "skipped", "reason": reason.message})
+            continue
+        gaps = np.isnan(scores)
+        members = int((gaps & evidence.member).sum())
+        unscored[attack.name] = members, int(gaps.sum()) - members
+        text = "{:,} members and {:,} non-members not scored: counted lowest".format(*unscored[attack.name])
+        statuses.append({"attack": attack.name, "status": "ran", "reason": text if gaps.any() else None})
+        scored.append((attack, rank(scores)))
     if not scored:
         reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
         raise Unavailable(f"no attack could run on this evidence ({reasons})")
-    return _Ready(evidence.member, tag, scored, statuses, partitions, _accuracy(evidence, error))
+    return _Ready(evidence, tag, scored, statuses, partitions, unscored)
 
 
 def _with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidence:
@@ -249,28 +290,61 @@ def _with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidenc
     return replace(evidence, signals={**evidence.signals, **compute(evidence, have)})
 
 
-def _run(attack: NamedAttack, evidence: Evidence, seed: int) -> tuple[Row, Ranked | None]:
-    """One attack's row in the report, and its scores where it ran."""
-    rng = np.random.default_rng([seed, zlib.crc32(attack.name.encode())])  # whichever other attacks run
-    try:
-        scores = np.asarray(attack.call(evidence, rng))
-    except Unavailable as reason:
-        if attack.required:
-            raise Unavailable(f"the attack {attack.name} cannot run: {reason.message}") from reason
-        return {"attack": attack.name, "status": "skipped", "reason": reason.message}, None
+def _scores(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.floating[Any]]:
+    """(n,) scores of one attack, by random numbers of its own, whichever other attacks run."""
+    rng = np.random.default_rng([seed, zlib.crc32(attack.name.encode())])
+    scores = np.asarray(attack.call(evidence, rng))
     if scores.shape != evidence.member.shape or scores.dtype.kind not in "fiub":
         raise InputError(
             "DV057",
             f"the attack {attack.name} gave {scores.dtype} scores of shape {scores.shape}; "
             f"expected one number a record, shape {evidence.member.shape}",
         )
-    scores = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
-    unscored = np.isnan(scores)
-    reason_text = None
-    if unscored.any():
-        members = int((unscored & evidence.member).sum())
-        reason_text = f"{members} members and {int(unscored.sum()) - members} non-members not scored: counted lowest"
-    return {"attack": attack.name, "status": "ran", "reason": reason_text}, rank(scores)
+    return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+
+
+def _without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:
+    """The records that stand on one side only."""
+    if shared is None or shared.by is None:
+        return evidence
+    apart = evidence.take(~shared.rows)
+    if len(set(apart.member.tolist())) < 2:
+        raise InputError(
+            "DV059",
+            f"{shared.nonmembers:,} non-members share their {shared.by} with members, and no two sides are left: "
+            "are the same records given as members and as non-members?",
+        )
+    return apart
+
+
+def _setting(
+    ready: _Ready, aucs: Mapping[str, Estimate], shared: Shared | None, given: Sequence[str], seed: int
+) -> Setting:
+    """What the controls may look at."""
+
+    def run(attack: NamedAttack, part: Evidence) -> NDArray[np.floating[Any]]:
+        return _scores(attack, _with_signals(part, [attack]), seed)
+
+    attacks = [attack for attack, _ in ready.scored]
+    found = shared or Shared(None, np.zeros(0, bool), 0)
+    part = control_family.subsample(ready.evidence, control_family.SAMPLE, seed)
+    ranked = {attack.name: scores for attack, scores in ready.scored}
+    return Setting(
+        ready.evidence, part, tuple(given), attacks, aucs, ready.unscored, ranked, ready.tag, found, run, seed
+    )
+
+
+def _control_row(outcome: Outcome) -> Row:
+    return {
+        "control": outcome.control,
+        "code": outcome.code,
+        "status": outcome.status,
+        "value": outcome.measured.value,
+        "low": outcome.measured.low,
+        "high": outcome.measured.high,
+        "text": outcome.text,
+        "reason": outcome.reason,
+    }
 
 
 # --------------------------------------------------------------------------------------------------- measuring
@@ -322,21 +396,33 @@ def _measure_everyone(
         estimate = metric.call(roc, error)
         bounds += _ladder(len(rows), estimate, partial(metric.call, roc), error)
         rows.append(_row(attack, EVERYONE, metric.name, estimate, sizes, fpr=metric.fpr, prior=metric.prior))
-    points = metric_family.curve(roc, error)
-    curve = [
-        {"attack": attack, "slice": EVERYONE, **dict(zip(points._fields, point, strict=True))}
-        for point in zip(*(column.tolist() for column in points), strict=True)
+    return rows, bounds, _curve_rows(attack, metric_family.curve(roc, error))
+
+
+def _curve_rows(attack: str, curve: Curve | None) -> list[Row]:
+    """A curve's points as rows; None has none."""
+    if curve is None:
+        return []
+    return [
+        {"attack": attack, "slice": EVERYONE, **dict(zip(curve._fields, point, strict=True))}
+        for point in zip(*(column.tolist() for column in curve), strict=True)
     ]
-    return rows, bounds, curve
 
 
 def _best_of_everyone(rocs: Mapping[str, Roc], error: float) -> tuple[list[Row], list[Row]]:
     """The score and the tail at each FPR, with their bounds."""
     first = next(iter(rocs.values()))
     sizes = (first.n_members, first.n_nonmembers)
-    fits = {name: roc.cross_fit for name, roc in rocs.items()}
     score = selection.score(rocs, error)
-    rows = [_row(selection.select(fits, *sizes).attack, EVERYONE, "score", score, sizes)]
+    rows = [
+        _row(
+            selection.select({name: roc.cross_fit for name, roc in rocs.items()}).attack,
+            EVERYONE,
+            "score",
+            score,
+            sizes,
+        )
+    ]
     bounds = _ladder(0, score, lambda level: selection.score(rocs, level), error)
     for fpr in FPRS:
         tails = selection.tails_at(rocs, fpr, [error * level for level in LADDER])
@@ -368,17 +454,8 @@ class _Slice(NamedTuple):
     estimates: list[tuple[NamedMetric, Estimate]]
 
 
-def _measure_slices(
-    merged: Merged,
-    attack: NamedAttack,
-    ranked: Ranked,
-    tag: NDArray[np.uint8],
-    metrics: Sequence[NamedMetric],
-    error: float,
-) -> list[_Slice]:
+def _measure_slices(merged: Merged, rocs: Iterable[Roc], metrics: Sequence[NamedMetric], error: float) -> list[_Slice]:
     """One attack's figures of every measured slice of a partition."""
-    part = merged.partition
-    rocs = exact_slices(ranked, tag, part.codes, len(part.labels), part.rows, fitted=attack.fitted)
     return [
         _Slice(roc.cross_fit, [(metric, metric.call(roc, error)) for metric in metrics])
         for roc, measured in zip(rocs, merged.measured, strict=True)
@@ -405,19 +482,25 @@ def _combine(
     if not labels:
         return rows, [], [], np.zeros(0)
     chosen = [
-        selection.select({name: by_attack[a][i].fit for a, name in enumerate(names)}, *sizes[i])
+        selection.select({name: of_attack[i].fit for name, of_attack in zip(names, by_attack, strict=True)})
         for i in range(len(labels))
     ]
     counts = intervals.AdvantageCounts(*np.array([pick.counts for pick in chosen], dtype=np.float64).T)
-    value = np.asarray(counts.tp) / np.asarray(counts.members) - np.asarray(counts.fp) / np.asarray(counts.nonmembers)
+    tp, fp, _, _, members, nonmembers = (np.asarray(count) for count in counts)
     together = intervals.advantage(counts, error / tests)
-    columns = intervals.AdvantageCounts(*(np.asarray(count)[:, None] for count in counts))
-    ladder = intervals.advantage(columns, error * np.array(LADDER))
+    ladder = intervals.advantage(
+        intervals.AdvantageCounts(*(np.asarray(count)[:, None] for count in counts)), error * np.array(LADDER)
+    )
+    value = tp / members - fp / nonmembers
     best = [
-        _row(pick.attack, label, "score", Estimate(float(v), float(low), float(high)), size)
+        _row(pick.attack, label, "score", Estimate(float(v), float(low), float(high), pick.reason), size)
         for pick, label, v, low, high, size in zip(chosen, labels, value, *together, sizes, strict=True)
     ]
-    bounds = [{"row": i, "low": ladder.low[i].tolist(), "high": ladder.high[i].tolist()} for i in range(len(labels))]
+    bounds = [
+        {"row": i, "low": ladder.low[i].tolist(), "high": ladder.high[i].tolist()}
+        for i, pick in enumerate(chosen)
+        if pick.reason is None
+    ]
     return rows, best, bounds, intervals.advantage_p(counts)
 
 
@@ -445,7 +528,7 @@ def _slice_rows(merged: Merged, p: NDArray[np.float64]) -> list[Row]:
             "slice": label,
             "members": int(merged.members[i]),
             "nonmembers": int(merged.nonmembers[i]),
-            "merged": list(merged.merged) if label.endswith(slice_family.REST) else [],
+            "merged": list(merged.merged) if merged.merged and i == len(part.labels) - 1 else [],
             "p": next(measured) if merged.measured[i] else NAN,
         }
         for i, label in enumerate(part.labels)

@@ -103,6 +103,7 @@ class Policy:
         gates: the limits; none of them empty.
         waivers: accepted findings.
         inconclusive: "keep", "fail" or "pass": the verdict an INCONCLUSIVE becomes.
+        selected: whether the held-out records chose the model; None: not declared.
         source: where it was read, for the report.
 
     >>> Policy.from_mapping({"gate": {"score": {"max": 0.1}}}).gates[0].limit
@@ -112,11 +113,12 @@ class Policy:
     gates: tuple[Gate, ...]
     waivers: tuple[Waiver, ...] = ()
     inconclusive: str = "keep"
+    selected: bool | None = None
     source: str = "given in Python"
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
-        """Read a TOML file: [gate] and [[waive]], under [tool.divulge] in a pyproject.toml.
+        """Read a TOML file: [gate], [[waive]] and [test_split], under [tool.divulge] in a pyproject.toml.
 
         Raises:
             PolicyError: DV303 no such file, not TOML or without gates; DV301, DV302 as `from_mapping`.
@@ -127,19 +129,20 @@ class Policy:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise PolicyError("DV303", f"expected a policy in TOML at {str(path)!r}: {error}") from error
         if path.name == "pyproject.toml":
-            content = content.get("tool", {}).get("divulge", {})
+            tools = content.get("tool")
+            content = tools.get("divulge", {}) if isinstance(tools, dict) else {}
             if not content:
                 raise PolicyError("DV303", f"{str(path)!r} has no [tool.divulge] table")
         return cls.from_mapping(content, source=str(path))
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any], *, source: str = "given in Python") -> Policy:
-        """A policy from {"gate": {...}, "waive": [...]}.
+        """A policy from {"gate": {...}, "waive": [...], "test_split": {...}}.
 
         Raises:
             PolicyError: DV301 an unknown key, DV302 a value that cannot be used, DV303 no gate at all.
         """
-        _known(content, ("gate", "waive"), "the policy")
+        _known(content, ("gate", "waive", "test_split"), "the policy")
         table = content.get("gate")
         if not isinstance(table, Mapping) or not table:
             raise PolicyError("DV303", f"the policy ({source}) has no [gate] table: it would pass everything")
@@ -152,7 +155,12 @@ class Policy:
         waivers = content.get("waive", [])
         if not isinstance(waivers, list):
             raise PolicyError("DV302", "waive: expected [[waive]] tables")
-        return cls(tuple(gates), tuple(_waiver(item) for item in waivers), way, source)
+        split = content.get("test_split", {})
+        _known(split, ("used_for_selection",), "[test_split]")
+        selected = split.get("used_for_selection")
+        if not isinstance(selected, bool | None):
+            raise PolicyError("DV302", f"used_for_selection: expected true or false, got {selected!r}")
+        return cls(tuple(gates), tuple(_waiver(item) for item in waivers), way, selected, source)
 
 
 def _known(table: Any, names: Sequence[str], where: str) -> None:
@@ -196,7 +204,7 @@ def _gates(name: str, value: Any) -> list[Gate]:
     for option in (largest, "max_increase"):
         if option in value:
             limit = value[option]
-            if isinstance(limit, bool) or not isinstance(limit, int | float) or not math.isfinite(limit):
+            if isinstance(limit, bool) or not isinstance(limit, int | float) or not abs(limit) < 1e300:
                 raise PolicyError("DV302", f"gate {name!r}: expected {option} to be a number, got {limit!r}")
             gates.append(Gate(name, float(limit), "max" if option == largest else option, min_n))
     if not gates:
@@ -207,10 +215,13 @@ def _gates(name: str, value: Any) -> list[Gate]:
 def _waiver(item: Any) -> Waiver:
     _known(item, ("code", "slice", "attack", "reason", "expires"), "a waiver")
     code, reason, expires = item.get("code"), item.get("reason"), item.get("expires")
-    if code not in CODES:
+    if not isinstance(code, str) or code not in CODES:
         raise PolicyError("DV302", f"a waiver's code: expected a finding's code such as DV102, got {code!r}")
     if not isinstance(reason, str) or not reason.strip():
         raise PolicyError("DV302", f"the waiver of {code} gives no reason")
+    for key in ("slice", "attack"):
+        if not isinstance(item.get(key, ""), str):
+            raise PolicyError("DV302", f"the waiver of {code}: expected {key} to be a name, got {item[key]!r:.80}")
     if isinstance(expires, datetime.datetime):
         expires = expires.date()
     if expires is not None and not isinstance(expires, datetime.date):
@@ -224,15 +235,18 @@ def _waiver(item: Any) -> Waiver:
 class Judgement(NamedTuple):
     """What a policy makes of a report: rows as in `divulge.report.COLUMNS`.
 
-    >>> Judgement(Verdict.PASS, [], []).verdict.exit_code
+    >>> Judgement(Verdict.PASS, [], [], []).verdict.exit_code
     0
     """
 
     verdict: Verdict
     findings: list[Row]
     gates: list[Row]
+    controls: list[Row]
 
 
+LEAKS = ("DV101", "DV102", "DV103", "DV104")
+_SEVERITY = {"warning": "warning", "invalid": "fail"}  # of a control's status
 GATE_CODES = {"score": "DV101", "score_slice": "DV102", "tail": "DV103", "auc": "DV105"}
 
 
@@ -254,10 +268,13 @@ def judge(
     Raises:
         PolicyError: DV304, an increase is limited and there is no baseline.
     """
-    leaks = [{**row, "waived": False} for row in report.findings if row["severity"] == "warning"]
-    invalid = any(row["status"] == "invalid" for row in report.rows("controls"))
+    found = [row for row in report.findings if row["code"] in LEAKS and row["severity"] == "warning"]
+    leaks = [{**row, "waived": False} for row in found]
+    controls = [row for row in report.rows("controls") if row["control"] != "selection"] + [_selection(policy)]
+    doubtful = [_of_control(row) for row in controls if row["status"] in _SEVERITY]
+    invalid = any(row["status"] == "invalid" for row in controls)
     if policy is None:
-        return Judgement(Verdict.INVALID if invalid else Verdict.NOT_GATED, leaks, [])
+        return Judgement(Verdict.INVALID if invalid else Verdict.NOT_GATED, doubtful + leaks, [], controls)
     if baseline is None and any(gate.kind == "max_increase" for gate in policy.gates):
         raise PolicyError(
             "DV304", "the policy limits an increase (max_increase): pass baseline= or --baseline run.json"
@@ -269,20 +286,47 @@ def judge(
     gates, failures, doubts = [], [], []
     for gate in policy.gates:
         checks = _checks(gate, index, base_index, len(policy.gates))
-        failed = [_finding(gate, check) for check in checks if check["outcome"] == "FAIL"]
-        for finding in failed:
-            finding["waived"] = any(waiver.covers(finding) for waiver in live)
-        failures += failed
-        waived = {(row["slice"], row["attack"]) for row in failed if row["waived"]}
-        counted = [check for check in checks if (check["slice"], check["attack"]) not in waived]
+        counted = []
+        for check in checks:
+            finding = _finding(gate, check) if check["outcome"] == "FAIL" else None
+            if finding is not None:
+                finding["waived"] = any(waiver.covers(finding) for waiver in live)
+                failures.append(finding)
+            if finding is None or not finding["waived"]:
+                counted.append(check)
         gates.append(_gate_row(gate, counted, len(checks)))
         if gates[-1]["outcome"] == "INCONCLUSIVE":
             doubts.append(_doubt(gates[-1], policy.inconclusive))
-    for row in leaks:
-        row["waived"] = any(waiver.covers(row) for waiver in live)
-    findings = failures + leaks + doubts
+    for row in leaks + doubtful:
+        row["waived"] = row["severity"] == "warning" and any(waiver.covers(row) for waiver in live)
+    findings = doubtful + failures + leaks + doubts
     findings += _about_waivers(policy, today, findings)
-    return Judgement(_verdict(invalid, gates, policy.inconclusive), findings, gates)
+    return Judgement(_verdict(invalid, gates, policy.inconclusive), findings, gates, controls)
+
+
+def _selection(policy: Policy | None) -> Row:
+    """The control that only the policy's author can answer: did the held-out records choose the model?"""
+    row = {"control": "selection", "code": "DV210", "value": NAN, "low": NAN, "high": NAN, "text": "", "reason": None}
+    if policy is None or policy.selected is None:
+        why = "not declared: [test_split] used_for_selection = true or false in the policy"
+        return {**row, "status": "not run", "reason": why}
+    if policy.selected:
+        text = "the held-out records chose the model, so they are not clean non-members: the score leans low"
+        return {**row, "status": "warning", "text": text}
+    return {**row, "status": "ok", "text": "declared: the held-out records did not choose the model"}
+
+
+def _of_control(row: Row) -> Row:
+    """A control's finding."""
+    return {
+        "code": row["code"],
+        "severity": _SEVERITY[row["status"]],
+        "slice": EVERYONE,
+        "attack": "",
+        "text": f"{row['control']}: {row['text']}",
+        "fix": CODES[row["code"]].fix if row["code"] in CODES else "",
+        "waived": False,
+    }
 
 
 def _verdict(invalid: bool, gates: list[Row], way: str) -> Verdict:
@@ -354,47 +398,45 @@ def _checks(gate: Gate, index: _Index, base: _Index | None, gates: int) -> list[
     rows = index.of(gate)
     if gate.metric.name == "tail_lift" and any(not row["reason"] for row in rows):
         rows = [row for row in rows if not row["reason"]]  # an FPR too low for this sample is not measured
+    if any(row["bounds"] for row in rows):
+        rows = [
+            row for row in rows if row["bounds"] or math.isnan(row["value"])
+        ]  # constant scores: chance, and said so
     checks = []
     for row in rows:
-        value, fail_at, pass_at, reason = _figure(gate, row, base, 1 / (len(rows) * gates))
-        if reason is None and fail_at is not None and pass_at is not None:
-            low, high = float(fail_at.low), float(pass_at.high)
-            outcome = "FAIL" if low > gate.limit else "PASS" if high <= gate.limit else "INCONCLUSIVE"
-            shown = (float(pass_at.low), high) if outcome != "FAIL" else (low, high)
+        value, fail_at, pass_at, reason = _figure(gate, row, base, 1 / (len(rows) * gates), index.error)
+        low = NAN if fail_at is None else float(fail_at.low)
+        shown = (NAN, NAN) if pass_at is None else (float(pass_at.low), float(pass_at.high))
+        if low > gate.limit:
+            outcome, shown = "FAIL", (low, shown[1])
+        elif pass_at is not None and shown[1] <= gate.limit:
+            outcome = "PASS"
         else:
-            outcome, shown = "INCONCLUSIVE", (NAN, NAN)
-            reason = reason or "it has no interval"
-        checks.append(
-            {
-                "attack": row["attack"],
-                "slice": row["slice"],
-                "value": value,
-                "low": shown[0],
-                "high": shown[1],
-                "outcome": outcome,
-                "reason": reason,
-            }
-        )
+            outcome, reason = "INCONCLUSIVE", reason or (None if pass_at else "it has no interval")
+        figure = {"value": value, "low": shown[0], "high": shown[1], "outcome": outcome, "reason": reason}
+        checks.append({"attack": row["attack"], "slice": row["slice"], **figure})
     return checks
 
 
 def _figure(
-    gate: Gate, row: Row, base: _Index | None, share: float
+    gate: Gate, row: Row, base: _Index | None, share: float, error: float
 ) -> tuple[float, Bounds | None, Bounds | None, str | None]:
     """The gated value, its bounds at the failing and at the passing level, or the reason it has none."""
-    fail_at, pass_at = _bounds_at(row, share), _bounds_at(row, 1.0)
+    levels = (share, 1.0)
     if gate.kind == "max" or row["reason"]:
+        fail_at, pass_at = (_bounds_at(row, level) for level in levels)
         return row["value"], fail_at, pass_at, row["reason"]
     other = None if base is None else base.match(row)
-    if other is None:
+    if base is None or other is None:
         return NAN, None, None, "the baseline has no such figure"
-    ends = [(_bounds_at(row, level), _bounds_at(other, level)) for level in (share, 1.0)]
-    if any(end is None for pair in ends for end in pair):
-        return NAN, None, None, other["reason"] or "it has no interval"
-    fail, passing = (
-        difference(row["value"], own, other["value"], its) for own, its in ends if own is not None and its is not None
+    fail_at, pass_at = (
+        _increase(row, _bounds_at(row, level), other, _bounds_at(other, level * error / base.error)) for level in levels
     )
-    return row["value"] - other["value"], fail, passing, None
+    return row["value"] - other["value"], fail_at, pass_at, None if pass_at else other["reason"]
+
+
+def _increase(row: Row, own: Bounds | None, other: Row, its: Bounds | None) -> Bounds | None:
+    return None if own is None or its is None else difference(row["value"], own, other["value"], its)
 
 
 def _gate_row(gate: Gate, checks: list[Row], checked: int) -> Row:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -235,6 +235,7 @@ class Report:
             **self.tables,
             "findings": table_of("findings", judgement.findings),
             "gates": table_of("gates", judgement.gates),
+            "controls": table_of("controls", judgement.controls),
         }
         meta = {
             **self.meta,
@@ -255,7 +256,11 @@ class Report:
         stops = {Verdict.FAIL, Verdict.INVALID} | ({Verdict.INCONCLUSIVE} if inconclusive else set())
         if self.verdict not in stops:
             return
-        blocking = [row for row in self.findings if row["severity"] == "fail" and not row["waived"]]
+        if self.verdict is Verdict.INVALID:
+            blocking = [row for row in self.rows("controls") if row["status"] == "invalid"]
+        else:
+            live = [row for row in self.findings if not row["waived"]]
+            blocking = [row for row in live if row["severity"] == "fail"] or [r for r in live if r["code"] == "DV306"]
         first = blocking[0] if blocking else {"code": "DV306", "text": CODES["DV306"].title}
         raise PrivacyGateError(str(first["code"]), f"verdict {self.verdict.value}: {first['text']}")
 
@@ -264,7 +269,9 @@ class Report:
     def to_json(self) -> str:
         """The run file's text: schema divulge-run-1, the same bytes for the same report."""
         tables = {
-            name: {column: _packed(table[column]) for column in COLUMNS[name]} for name, table in self.tables.items()
+            name: {column: _packed(self.tables[name][column]) for column in COLUMNS[name]}
+            for name in COLUMNS
+            if name in self.tables
         }
         body = {"schema": SCHEMA, "meta": self.meta, "tables": tables}
         return json.dumps(_plain(body), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
@@ -283,7 +290,7 @@ class Report:
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 "DV055", f"expected a run file at {str(path)!r}, and it cannot be read: {error}"
             ) from error
@@ -294,7 +301,7 @@ class Report:
         """Read a run file's text; errors as for `load`."""
         try:
             body = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError("DV055", f"{source} is not JSON ({error}); expected a file that divulge wrote") from error
         found = body.get("schema") if isinstance(body, dict) else None
         if found != SCHEMA:
@@ -304,7 +311,7 @@ class Report:
         try:
             verdict, tables = Verdict(body["meta"]["verdict"]), body["tables"]
             loaded = {
-                name: {column: _unpacked(column, tables[name][column]) for column in columns}
+                name: {column: _unpacked(name, column, tables[name][column]) for column in columns}
                 for name, columns in COLUMNS.items()
                 if name in tables
             }
@@ -312,7 +319,12 @@ class Report:
             for table in loaded.values():
                 if len({len(cells) for cells in table.values()}) > 1:
                     raise ValueError("columns of different lengths")
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            confidence = body["meta"]["confidence"]
+            if not _is_number(confidence) or not 0.5 <= confidence < 1:
+                raise ValueError(f"a confidence of {confidence!r:.80}")
+            if max(loaded.get("bounds", {}).get("row", ()), default=-1) >= len(loaded["results"]["value"]):
+                raise ValueError("bounds of a row that results do not have")
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise InputError("DV055", f"{source} is damaged: {type(error).__name__} {error}") from error
         if missing:
             raise InputError("DV055", f"{source} is damaged: no table {missing[0]!r}")
@@ -341,17 +353,54 @@ def _packed(cells: Sequence[Any]) -> Any:
     return {"texts": texts, "codes": [-1 if cell is None else place[cell] for cell in cells]}
 
 
-def _unpacked(name: str, column: Any) -> list[Any]:
+def _unpacked(table: str, name: str, column: Any) -> list[Any]:
+    """A column's cells, each of the kind that the schema says."""
     if isinstance(column, dict):
-        return [None if code < 0 else column["texts"][code] for code in column["codes"]]
-    return [_number(cell) for cell in column] if name in _NUMBERS else list(column)
+        texts, codes = column["texts"], column["codes"]
+        if not all(type(code) is int and -1 <= code < len(texts) for code in codes):
+            raise ValueError(f"{table}.{name} has a code without a text")
+        column = [None if code < 0 else texts[code] for code in codes]
+    elif type(column) is not list:
+        raise ValueError(f"{table}.{name} is no list")
+    if table == "bounds" and name != "row":
+        cells = [[_number(item) for item in cell] for cell in column]
+        right = all(len(cell) == len(LADDER) for cell in cells)
+    elif name in _NUMBERS:
+        return [_number(cell) for cell in column]
+    else:
+        cells = column
+        right = all(map(_KINDS.get(name, _is_text), cells))
+    if not right:
+        raise ValueError(f"{table}.{name} holds another kind of value")
+    return cells
 
 
-def _number(cell: Any) -> Any:
-    """null is NaN, in a list of bounds too."""
-    if isinstance(cell, list):
-        return [_number(item) for item in cell]
-    return NAN if cell is None else float(cell)
+def _is_number(cell: Any) -> bool:
+    return type(cell) in (int, float)
+
+
+def _is_text(cell: Any) -> bool:
+    return cell is None or type(cell) is str
+
+
+def _is_count(cell: Any) -> bool:
+    return type(cell) is int and cell >= 0
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("members", "nonmembers", "checked", "row"), _is_count),
+    "merged": lambda cell: type(cell) is list and all(type(name) is str for name in cell),
+    "waived": lambda cell: type(cell) is bool,
+}
+
+
+def _number(cell: Any) -> float:
+    """null is NaN."""
+    if cell is None:
+        return NAN
+    if not _is_number(cell):
+        raise ValueError(f"expected a number, got {cell!r:.80}")
+    return float(cell)
 
 
 def _plain(value: Any) -> Any:

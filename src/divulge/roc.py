@@ -31,14 +31,26 @@ class CrossFit(NamedTuple):
 
     chosen:      the advantage on the half it was chosen on (fraction, optimistic)
     tp, fp:      counts on the *other* half at that threshold
+    members, nonmembers: all of that other half
     best_tp, best_fp: counts of all rows at the threshold that is best on all rows (optimistic)
+    effective: as in `Roc`
     """
 
     chosen: NDArray[np.float64]
     tp: NDArray[np.int64]
     fp: NDArray[np.int64]
+    members: NDArray[np.int64]
+    nonmembers: NDArray[np.int64]
     best_tp: int
     best_fp: int
+    effective: tuple[float, float]
+
+    @property
+    def lacking(self) -> str | None:
+        """Why nothing can be chosen on one half and measured on the other, or None where it can."""
+        if (self.members > 0).all() and (self.nonmembers > 0).all():
+            return None
+        return "one half holds no members or no non-members: too few rows, or too few groups, to choose and to measure"
 
 
 class Placement(NamedTuple):
@@ -59,6 +71,8 @@ class Roc:
         members, nonmembers: (2,) int, totals a half.
         fitted: the scores came from models fitted on membership (or share reference fits), so rows are not
             independent: the AUC's standard error is widened by sqrt(2).
+        effective: how many independent rows each member, each non-member counts as: 1, or less where rows come in
+            groups. Intervals are as wide as if there were only so many.
 
     >>> roc = exact(np.array([.9, .8, .3, .1]), np.array([1, 0, 1, 0], bool), np.array([0, 0, 1, 1]))
     >>> roc.tp.sum(axis=0).tolist(), roc.placement.auc
@@ -71,6 +85,7 @@ class Roc:
     members: NDArray[np.int64]
     nonmembers: NDArray[np.int64]
     fitted: bool = False
+    effective: tuple[float, float] = (1.0, 1.0)
 
     @cached_property
     def tp_all(self) -> Counts:
@@ -105,7 +120,8 @@ class Roc:
             at, chosen[half] = peak(self.tp[half], self.fp[half], self.members[half], self.nonmembers[half])
             tp[half], fp[half] = self.tp[1 - half, at], self.fp[1 - half, at]
         best, _ = peak(self.tp_all, self.fp_all, self.n_members, self.n_nonmembers)
-        return CrossFit(chosen, tp, fp, int(self.tp_all[best]), int(self.fp_all[best]))
+        sizes = self.members[::-1], self.nonmembers[::-1]
+        return CrossFit(chosen, tp, fp, *sizes, int(self.tp_all[best]), int(self.fp_all[best]), self.effective)
 
     @cached_property
     def placement(self) -> Placement:
@@ -202,7 +218,7 @@ def rank(scores: Floats) -> Ranked:
                 clean = np.where(np.isnan(scores), -np.inf, np.minimum(scores, np.finfo(np.float64).max))
                 distinct, inverse = np.unique(-clean, return_inverse=True)
                 return Ranked(inverse.astype(np.uint32), -distinct)
-    if not np.isfinite(narrow.sum(dtype=np.float64)):
+    if not np.isfinite(narrow).all():
         narrow = np.where(np.isnan(narrow), np.float32(-np.inf), np.minimum(narrow, np.finfo(np.float32).max))
     return Ranked(~ordered_bits(narrow), None)
 
@@ -247,6 +263,7 @@ def exact_slices(
     rows: NDArray[np.int64] | None = None,
     *,
     fitted: bool = False,
+    effective: tuple[float, float] = (1.0, 1.0),
 ) -> Iterator[Roc]:
     """One Roc a slice, in the order of the codes, from one sort of all rows.
 
@@ -256,19 +273,19 @@ def exact_slices(
         codes: (p,) int slice numbers, -1 = in none; or (1,), the same for all.
         slices: number of slices.
         rows: (p,) int row numbers, where slices overlap; None: p = n.
-        fitted: see `Roc`.
+        fitted, effective: see `Roc`.
     """
     keys, tag = (ranked.keys, tag) if rows is None else (ranked.keys[rows], tag[rows])
     packed = keys.astype(np.uint64)
     packed <<= np.uint64(_TAG_BITS)
     packed |= tag
-    if slices > 1 or codes.min() < 0:
+    if slices > 1 or codes.min(initial=0) < 0:
         packed |= codes.astype(np.uint64) << np.uint64(_CODE_SHIFT)  # -1 sorts behind every slice
     packed.sort()
     firsts = np.searchsorted(packed, np.arange(slices + 1, dtype=np.uint64) << np.uint64(_CODE_SHIFT))
     tag = packed.astype(np.uint8) & np.uint8(3)
     packed >>= np.uint64(_TAG_BITS)
-    last = np.append(packed[1:] != packed[:-1], True)  # the last row of each run of equal scores
+    last = np.append(packed[1:] != packed[:-1], np.ones(min(len(packed), 1), bool))  # of each run of equal scores
     sorted_keys = packed.astype(np.uint32)
     del packed
     sorted_keys = sorted_keys[last]
@@ -284,7 +301,7 @@ def exact_slices(
             counts = counts - running[:, start : start + 1]
         thresholds = ranked.scores(sorted_keys[start:stop])
         totals = counts[:, -1].astype(np.int64)
-        yield Roc(thresholds, counts[:2], counts[2:], totals[:2], totals[2:], fitted)
+        yield Roc(thresholds, counts[:2], counts[2:], totals[:2], totals[2:], fitted, effective)
 
 
 # --------------------------------------------------------------------------------------------------- binned

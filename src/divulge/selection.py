@@ -18,7 +18,7 @@ from divulge.metrics import (
     Estimate,
     advantage_estimate,
     allowed_rank,
-    needed_nonmembers,
+    too_few,
     tpr_bounds,
     undefined,
 )
@@ -26,33 +26,47 @@ from divulge.roc import HALVES, CrossFit, Roc
 
 
 class Selected(NamedTuple):
-    """The best attack of some rows: its name on all rows (for people to read) and the counts behind the score."""
+    """The best attack of some rows: its name on all rows (for people to read) and the counts behind the score.
+
+    reason: why there is no score (the counts are then NaN), or None.
+    """
 
     attack: str
     counts: intervals.AdvantageCounts
+    reason: str | None
 
 
-def select(fits: Mapping[str, CrossFit], members: int, nonmembers: int) -> Selected:
-    """Choose attack and threshold on one half, count on the other; pool both ways.
+def select(fits: Mapping[str, CrossFit]) -> Selected:
+    """Choose attack and threshold on one half, measure on the other; the rates of both ways averaged by precision.
+
+    Averaged, not pooled: where groups make the halves uneven, pooling counts at two thresholds would make an advantage
+    of the difference in make-up. The counts are those that have the averages' precision.
 
     Args:
-        fits: each attack's cross-fit on the same rows; the first of equals is taken.
-        members, nonmembers: totals of those rows.
+        fits: each attack's, of the same rows; the first of equals is taken.
 
-    >>> fit = CrossFit(np.array([.5, .4]), np.array([30, 35]), np.array([10, 10]), 70, 25)
-    >>> select({"loss": fit}, 100, 100).counts.tp
-    65
+    >>> from divulge.roc import exact
+    >>> roc = exact(np.array([.9, .8, .3, .1]), np.array([1, 1, 0, 0], bool), np.array([0, 1, 0, 1]))
+    >>> select({"loss": roc.cross_fit}).counts.tp
+    1.0
     """
-    names = list(fits)
-    tp = fp = 0
-    for half in range(HALVES):
-        best = max(names, key=lambda name: fits[name].chosen[half])
-        tp += int(fits[best].tp[half])
-        fp += int(fits[best].fp[half])
-    top = max(names, key=lambda name: fits[name].best_tp / members - fits[name].best_fp / nonmembers)
-    best_fit = fits[top]
-    counts = intervals.AdvantageCounts(tp, fp, best_fit.best_tp, best_fit.best_fp, members, nonmembers)
-    return Selected(top, counts)
+    names, first = list(fits), next(iter(fits.values()))
+    m, n = first.members.sum(), first.nonmembers.sum()
+    top = max(names, key=lambda name: fits[name].best_tp / m - fits[name].best_fp / n)
+    if first.lacking:
+        return Selected(top, intervals.AdvantageCounts(*[NAN] * 6), first.lacking)
+    best = [fits[max(names, key=lambda name: fits[name].chosen[half])] for half in range(HALVES)]
+    weight = np.array([1 / (1 / fit.members[half] + 1 / fit.nonmembers[half]) for half, fit in enumerate(best)])
+    weight /= weight.sum()
+    tpr = sum(float(weight[half] * fit.tp[half] / fit.members[half]) for half, fit in enumerate(best))
+    fpr = sum(float(weight[half] * fit.fp[half] / fit.nonmembers[half]) for half, fit in enumerate(best))
+    sizes = (first.members, first.nonmembers)
+    count_m, count_n = (
+        share / float((np.square(weight) / size).sum()) for share, size in zip(first.effective, sizes, strict=True)
+    )
+    all_rows = (count_m * fits[top].best_tp / m, count_n * fits[top].best_fp / n)
+    counts = intervals.AdvantageCounts(count_m * tpr, count_n * fpr, *all_rows, count_m, count_n)
+    return Selected(top, counts, None)
 
 
 def score(rocs: Mapping[str, Roc], error: float) -> Estimate:
@@ -68,9 +82,8 @@ def score(rocs: Mapping[str, Roc], error: float) -> Estimate:
     >>> [round(x, 3) for x in score(rocs, 0.05)[:3]]
     [0.32, 0.184, 0.403]
     """
-    roc = next(iter(rocs.values()))
-    selected = select({name: roc.cross_fit for name, roc in rocs.items()}, roc.n_members, roc.n_nonmembers)
-    return advantage_estimate(selected.counts, error)
+    selected = select({name: roc.cross_fit for name, roc in rocs.items()})
+    return advantage_estimate(selected.counts, error) if selected.reason is None else undefined(selected.reason)
 
 
 class Tail(NamedTuple):
@@ -109,9 +122,8 @@ def tails_at(rocs: Mapping[str, Roc], fpr: float, errors: Sequence[float]) -> li
     'needs 1,000 non-members at FPR 0.01, has 2'
     """
     roc = next(iter(rocs.values()))
-    needed = needed_nonmembers(fpr)
-    if roc.n_nonmembers < needed:
-        gap = undefined(f"needs {needed:,} non-members at FPR {fpr:g}, has {roc.n_nonmembers:,}")
+    if reason := too_few(roc, fpr) or roc.cross_fit.lacking:
+        gap = undefined(reason)
         return [Tail(gap, gap, fpr, "")] * len(errors)
     names = list(rocs)
     by_half = {name: _tpr_by_half(rocs[name], fpr) for name in names}
@@ -131,12 +143,12 @@ def tails_at(rocs: Mapping[str, Roc], fpr: float, errors: Sequence[float]) -> li
 
 
 def _tpr_by_half(roc: Roc, fpr: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """(2,) TPR above the (k + 1)-th largest non-member of each half, NaN for a half without members."""
+    """(2,) TPR above the (k + 1)-th largest non-member of each half; both hold members and non-members."""
     tprs = np.zeros(HALVES)
     for half in range(HALVES):
         k = allowed_rank(fpr, int(roc.nonmembers[half]))
         at = min(int(np.searchsorted(roc.fp[half], roc.fp.dtype.type(k + 1))), len(roc.thresholds)) - 1
-        tprs[half] = roc.tp[half, at] / max(int(roc.members[half]), 1)
+        tprs[half] = roc.tp[half, at] / roc.members[half]
     return tprs
 
 

@@ -155,21 +155,25 @@ def _modified_entropy(pivot: _Pivot) -> Floats:
         others[small] = -np.square(scale[small]) * np.square(shares[:, small]).sum(axis=0, dtype=np.float64)
     large = np.flatnonzero(scale > 0.5)
     if large.size:
-        others[large] = _others_of_sure_errors(shares[:, large], log_odds[large], scale[large])
+        sure = (pivot.logits[:, large], pivot.total[large], log_odds[large])
+        others[large] = _others_of_sure_errors(*sure)
     return np.asarray(rest * log_p + others)
 
 
-def _others_of_sure_errors(shares: Floats, log_odds: Floats, scale: Floats) -> Floats:
-    """As in `_modified_entropy`, where a wrong class holds over half: 1 - p_j is the sum of all others there."""
-    shares = shares.astype(np.float64)
-    columns = np.arange(shares.shape[1])
-    top = shares.argmax(axis=0)
-    shares[top, columns] = 0.0
-    p_top = scale  # its share is 1
-    complement = np.exp(_log_sigmoid(log_odds)) + scale * shares.sum(axis=0)
-    tiny = np.finfo(np.float64).tiny
-    p = shares * scale
-    return np.asarray((p * np.log1p(-p)).sum(axis=0) + p_top * np.log(np.maximum(complement, tiny)))
+def _others_of_sure_errors(logits: Floats, total: Floats, log_odds: Floats) -> Floats:
+    """As in `_modified_entropy`, where a wrong class holds over half: 1 - p_j is the sum of all others there.
+
+    In logarithms, since that sum may be as small as e to the minus ten thousand.
+    """
+    logits = logits.astype(np.float64)
+    log_scale = _log_sigmoid(-log_odds) - np.log(total)  # log p_j = log_scale + logits_j; the top's logit is 0
+    top, columns = logits.argmax(axis=0), np.arange(logits.shape[1])
+    logits[top, columns] = -np.inf
+    second = np.maximum(logits.max(axis=0), -1e9)
+    log_others = second + np.log(np.maximum(np.exp(logits - second).sum(axis=0), np.finfo(np.float64).tiny))
+    log_complement = np.logaddexp(_log_sigmoid(log_odds), log_scale + log_others)
+    p = np.exp(logits + log_scale)
+    return np.asarray((p * np.log1p(-p)).sum(axis=0) + np.exp(log_scale) * log_complement)
 
 
 def _entropy(pivot: _Pivot) -> Floats:
@@ -292,12 +296,17 @@ def _surprise(phi: Floats) -> Floats:
     return np.exp(_log_sigmoid(-wide)) * _log_sigmoid(wide)
 
 
+def _p_log_p(phi: Floats) -> Floats:
+    log_p = _log_sigmoid(phi.astype(np.float64))
+    return np.exp(log_p) * log_p
+
+
 _OF_PHI: dict[str, Callable[[Floats], Floats]] = {
     "log_odds": lambda phi: phi.sum(axis=1),
     "margin": lambda phi: phi.sum(axis=1),  # with one label, z_y minus the other's logit, 0
     "loss": lambda phi: _log_sigmoid(phi.astype(np.float64)).sum(axis=1),
     "modified_entropy": lambda phi: 2 * _surprise(phi).sum(axis=1),
-    "entropy": lambda phi: (_surprise(-phi) + _surprise(phi)).sum(axis=1),  # p log p + (1 - p) log(1 - p)
+    "entropy": lambda phi: (_p_log_p(phi) + _p_log_p(-phi)).sum(axis=1),
     "confidence": lambda phi: _log_sigmoid(np.abs(phi.astype(np.float64))).sum(axis=1),
     "correct": lambda phi: (phi > 0).mean(axis=1),
 }

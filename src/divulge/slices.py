@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import signals
+from divulge.doors.arrays import distinct
 from divulge.errors import InputError, Unavailable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ EVERYONE = "everyone"
 MIN_N = 50  # rows a side below which a slice is merged into the rest
 MAX_VALUES = 20  # a numeric column with more distinct values is binned
 MAX_SLICES = 100_000
+MAX_BINS = 1_000
 MISSING = "(missing)"
 REST = "(rest)"
 
@@ -57,7 +59,7 @@ def by_class(evidence: Evidence) -> Partition:
     3
     """
     labels = evidence.labels
-    if labels is None or evidence.task == "regression":
+    if labels is None or labels.dtype.kind == "f":
         raise Unavailable("slicing by class needs class labels, and none were given")
     if labels.ndim == 2:
         rows, codes = np.nonzero(labels)
@@ -119,7 +121,7 @@ def _cuts(quantiles: int | Sequence[float]) -> tuple[float, ...]:
 def _binned(values: NDArray[Any], cuts: tuple[float, ...]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Codes by quantile, -1 for NaN, and the values at the cuts; equal values are never parted."""
     known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    ranks = np.ceil(np.array(cuts) * len(known)).astype(np.int64).clip(0, max(len(known) - 1, 0))
+    ranks = np.ceil(np.array(cuts) * len(known) - 1e-9).astype(np.int64).clip(0, max(len(known) - 1, 0))
     edges = np.sort(known)[ranks] if len(known) else np.zeros(len(cuts))  # many quantiles: a sort beats a selection
     codes = np.zeros(len(values), np.int32)
     for edge in edges:  # a pass an edge beats a binary search a row
@@ -129,12 +131,12 @@ def _binned(values: NDArray[Any], cuts: tuple[float, ...]) -> tuple[NDArray[np.i
     return codes, edges
 
 
-def by_column(name: str, *, bins: int = 4) -> Slicer:
+def by_column(name: str, *, bins: int | None = None) -> Slicer:
     """One slice a value of a column; a numeric column of over 20 values is cut at its quantiles.
 
     Args:
         name: one of the evidence's columns.
-        bins: quantile bins of a numeric column.
+        bins: quantile bins of a numeric column of many values; default 4.
 
     >>> from divulge.evidence import Evidence
     >>> evidence = Evidence(member=np.array([True, False]), columns={"sex": np.array(["f", "m"])})
@@ -147,16 +149,19 @@ def by_column(name: str, *, bins: int = 4) -> Slicer:
             raise InputError("DV053", _unknown(name, evidence))
         values = np.asarray(evidence.columns[name])
         if values.dtype.kind in "iuf":
-            distinct = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values)
-            if len(distinct) > MAX_VALUES:
-                return _numeric(name, values, bins)
-            codes = np.searchsorted(distinct, values).astype(np.int32)
-            texts = [f"{value:g}" if values.dtype.kind == "f" else str(value) for value in distinct]
+            found = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values)
+            if len(found) > MAX_VALUES:
+                return _numeric(name, values, bins or 4)
+            codes = np.searchsorted(found, values).astype(np.int32)
+            texts = [_numeral(value) for value in found]
             if values.dtype.kind == "f" and np.isnan(values).any():
                 codes[np.isnan(values)] = len(texts)
                 texts.append(MISSING)
         else:
-            codes, texts = _texts(values)
+            found, place = distinct(values)
+            if bins is not None and values.dtype.kind != "b":
+                raise InputError("DV053", f"the column {name!r} holds text: it has no {bins} bins, only its values")
+            codes, texts = place.astype(np.int32), [_word(str(value)) for value in found]
         if len(texts) > MAX_SLICES:
             raise InputError("DV053", f"the column {name!r} has {len(texts):,} distinct values: too many to slice by")
         return Partition(name, codes, tuple(f"{name}={text}" for text in texts))
@@ -164,31 +169,24 @@ def by_column(name: str, *, bins: int = 4) -> Slicer:
     return slicer
 
 
+def _numeral(value: np.generic) -> str:
+    """The shortest text that is this number and no other of its type."""
+    return str(value).removesuffix(".0")
+
+
+def _word(text: str) -> str:
+    """A column's text as a slice's name; one that reads like a name of ours is quoted."""
+    return f'"{text}"' if text in (MISSING, REST) else text or MISSING
+
+
 def _numeric(name: str, values: NDArray[Any], bins: int) -> Partition:
     codes, edges = _binned(values, _cuts(bins))
-    bounds = [f"{float(edge):g}" for edge in (np.nanmin(values), *edges, np.nanmax(values))]
+    bounds = [_numeral(edge) for edge in (np.nanmin(values), *edges, np.nanmax(values))]
     labels = [f"{name}={low} to {high}" for low, high in pairwise(bounds)]
     if (codes < 0).any():
         codes[codes < 0] = len(labels)
         labels.append(f"{name}={MISSING}")
     return Partition(name, codes, tuple(labels))
-
-
-def _texts(values: NDArray[Any]) -> tuple[NDArray[np.int32], list[str]]:
-    """Codes and distinct values, sorted; None and "" are missing. Arrow encodes strings without sorting them all."""
-    import pyarrow as pa
-
-    items = values if values.dtype.kind in "US" else [None if x is None or x != x else str(x) for x in values]
-    encoded = pa.array(items, pa.string()).dictionary_encode()
-    words = [str(word) for word in encoded.dictionary.to_pylist()]
-    order = sorted(range(len(words)), key=words.__getitem__)
-    place = np.empty(len(words) + 1, np.int32)
-    place[order], place[len(words)] = np.arange(len(words)), len(words)
-    codes = place[encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)]
-    texts = [words[i] for i in order]
-    if encoded.null_count:
-        texts.append("")
-    return codes, [text or MISSING for text in texts]
 
 
 def crossed(*slicers: Slicer) -> Slicer:
@@ -205,23 +203,16 @@ def crossed(*slicers: Slicer) -> Slicer:
         parts = [slicer(evidence) for slicer in slicers]
         if any(part.rows is not None for part in parts):
             raise InputError("DV053", "overlapping slices (multi-label classes) cannot be crossed")
-        code = np.zeros(len(evidence), np.int64)
-        inside = np.ones(len(evidence), bool)
-        for part in parts:
-            code = code * len(part.labels) + part.codes
-            inside &= part.codes >= 0
-        found, codes = np.unique(code[inside], return_inverse=True)
-        if len(found) > MAX_SLICES:
-            raise InputError("DV053", f"the cross has {len(found):,} slices: too many to measure")
+        inside = np.all([part.codes >= 0 for part in parts], axis=0)
+        codes, labels = np.zeros(int(inside.sum()), np.int64), [""]
+        for part in parts:  # one at a time: the product of all their sizes might not fit a number
+            found, codes = np.unique(codes * len(part.labels) + part.codes[inside], return_inverse=True)
+            if len(found) > MAX_SLICES:
+                raise InputError("DV053", f"the cross has {len(found):,} slices: too many to measure")
+            pairs = [divmod(number, len(part.labels)) for number in found.tolist()]
+            labels = [f"{labels[left]} & {part.labels[right]}".removeprefix(" & ") for left, right in pairs]
         all_codes = np.full(len(evidence), -1, np.int32)
         all_codes[inside] = codes
-        labels = []
-        for number in found:
-            texts = []
-            for part in reversed(parts):
-                number, at = divmod(int(number), len(part.labels))
-                texts.append(part.labels[at])
-            labels.append(" & ".join(reversed(texts)))
         return Partition(" & ".join(part.name for part in parts), all_codes, tuple(labels))
 
     return slicer
@@ -245,8 +236,8 @@ def named(slicer: str | Slicer, evidence: Evidence) -> Slicer:
     if "*" in slicer:
         return crossed(*(named(part.strip(), evidence) for part in slicer.split("*")))
     name, slash, count = slicer.partition("/")
-    if slash and not (count.isdigit() and int(count) >= 2):
-        raise InputError("DV053", f"expected a number of bins after {name!r}/, got {count!r}")
+    if slash and not (count.isdecimal() and 2 <= int(count) <= MAX_BINS):
+        raise InputError("DV053", f"expected a number of bins from 2 to {MAX_BINS} after {name!r}/, got {count!r}")
     if name in evidence.columns:
         return by_column(name, bins=int(count))
     if name == "class" and not slash:

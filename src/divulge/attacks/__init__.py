@@ -60,7 +60,7 @@ def default(evidence: Evidence) -> list[Attack]:
     >>> len(default(evidence))
     1
     """
-    classes = evidence.labels is not None and evidence.labels.ndim == 1 and evidence.task != "regression"
+    classes = evidence.labels is not None and evidence.labels.ndim == 1 and evidence.labels.dtype.kind != "f"
     names = list(evidence.signals)
     chosen = {"multiclass": ["loss", "modified_entropy"], "unlabelled": ["confidence", "entropy"]}
     names += [name for name in chosen.get(evidence.task, ["loss"]) if name not in names]
@@ -108,9 +108,10 @@ def _from_text(text: str, evidence: Evidence) -> Attack:
     known = [*evidence.signals, *signals.NAMES]
     if text in known:
         return Threshold(text)
-    inner = text.removeprefix("class_wise").strip("()") or "loss"
-    if text.startswith("class_wise") and inner in known:
-        return ClassWise(inner)
+    if text == "class_wise":
+        return ClassWise()
+    if text.startswith("class_wise(") and text.endswith(")") and text[11:-1] in known:
+        return ClassWise(text[11:-1])
     names = [*dict.fromkeys(known), "class_wise"]
     close = get_close_matches(text, names, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -77,7 +77,7 @@ class ClassWise:
     def __call__(self, evidence: Evidence, rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         """(n,) float in [0, 1], NaN where the signal is NaN."""
         labels = evidence.labels
-        if labels is None or labels.ndim != 1 or evidence.task == "regression":
+        if labels is None or labels.ndim != 1 or labels.dtype.kind == "f":
             raise Unavailable("class-wise thresholds need one class label a record")
         values = signal(evidence, self.signal)
         ascending = ~rank(values).keys

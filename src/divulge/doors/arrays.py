@@ -118,7 +118,7 @@ def distinct(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     import pyarrow as pa
 
     # Arrow hashes; numpy would sort two million strings.
-    coded = pa.array(array, pa.large_string()).dictionary_encode()
+    coded = pa.array(array.astype(object), pa.large_string()).dictionary_encode()  # of numpy's U it cuts at a NUL
     values = np.array(coded.dictionary.to_pylist(), dtype=object)
     order = np.argsort(values)
     rank = np.empty(len(order), np.int64)

@@ -1,0 +1,366 @@
+"""The command line: `divulge demo | audit | gate | compare | recipe | explain`.
+
+Results go to stdout, all else to stderr; `divulge.terminal` says what each exit status means.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from divulge import terminal
+from divulge.codes import CODES
+from divulge.errors import InputError, PolicyError
+from divulge.evidence import Evidence
+from divulge.pipeline import audit
+from divulge.policy import INCONCLUSIVE_WAYS, Policy
+from divulge.report import Report
+from divulge.slices import MIN_N
+from divulge.terminal import logger
+from divulge.version import VERSION
+
+RECIPES = ("sklearn", "torch", "keras", "jax", "hf", "xgboost")
+
+Command = Callable[..., Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; None: the process's.
+
+    Returns:
+        The exit status.
+
+    >>> main(["explain", "DV101"])  # doctest: +ELLIPSIS
+    DV101  the model tells members from non-members
+    ...
+    0
+    """
+    return terminal.status_of(
+        lambda: program.main(
+            args=None if argv is None else list(argv),
+            prog_name="divulge",
+            standalone_mode=False,
+            windows_expand_args=False,
+        )
+    )
+
+
+def _loudness(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        logger.setLevel(logging.DEBUG if option.name == "verbose" else logging.WARNING)
+
+
+def _with_loudness(command: Command) -> Command:
+    for short, name, text in (
+        ("-v", "verbose", "Say more, tracebacks too."),
+        ("-q", "quiet", "Say the verdict and errors only."),
+    ):
+        option = click.option(short, f"--{name}", is_flag=True, expose_value=False, callback=_loudness, help=text)
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="divulge")
+@_with_loudness
+def program() -> None:
+    """Measure how much a trained model gives away about who was in its training set.
+
+    Start with `divulge demo`; for your own model, `divulge recipe sklearn` (or torch, keras …) prints the lines that
+    write predictions.npz, and `divulge audit predictions.npz` reads it.
+    """
+
+
+# ---------------------------------------------------------------------------------------- audit, gate, compare
+
+_POLICY = "Limits, in TOML; else divulge.toml or [tool.divulge] of pyproject.toml here."
+
+
+def _with_judging(command: Command) -> Command:
+    """The options of the two commands that end in a verdict."""
+    for option in (
+        click.option("--json", "output", metavar="PATH", help="Write the run file; - is stdout."),
+        click.option("--inconclusive", type=click.Choice(INCONCLUSIVE_WAYS), help="What an undecided gate becomes."),
+        click.option("--baseline", metavar="RUN", help="An earlier run file, for limits on an increase."),
+        click.option("--policy", "policy_path", metavar="FILE", help=_POLICY),
+    ):
+        command = option(command)
+    return command
+
+
+@program.command("audit", short_help="Attack a model through its outputs; the main job.")
+@click.argument("file")
+@click.option("--label", metavar="COLUMN", help="The label column.")
+@click.option("--member", "--split", metavar="COLUMN", help="The column that tells members from non-members.")
+@click.option("--id", "id_column", metavar="COLUMN", help="The record column.")
+@click.option("--group", metavar="COLUMN", help="The column of persons or households.")
+@click.option("--outputs", metavar="COLUMN", multiple=True, help="The output column; or once for each class, in order.")
+@click.option("--kind", type=click.Choice(("logits", "probs", "predictions")), help="What the outputs are.")
+@click.option("--column", metavar="COLUMN", multiple=True, help="A column to keep for slicing; default: all left over.")
+@click.option("--classes", metavar="A,B,…", help="The label values in the order of the output columns.")
+@click.option("--member-value", metavar="WORD", multiple=True, help="One more word for members.")
+@click.option("--nonmember-value", metavar="WORD", multiple=True, help="One more word for non-members.")
+@click.option("--lower-is-member", metavar="SIGNAL", multiple=True, help="A signal that is low for members.")
+@click.option("--slice", "slices", metavar="NAME", multiple=True, help="class, correct, a column, loss/10, class*sex.")
+@click.option("--attack", "attacks", metavar="NAME", multiple=True, help="Run this attack only; may be repeated.")
+@click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Measure this only: auc, tpr@0.001 …")
+@click.option("--control", "controls", metavar="NAME", multiple=True, help="Run this control only; -NAME: all but it.")
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval.")
+@click.option("--min-n", type=int, default=MIN_N, show_default=True, help="Fewest records a side of a slice.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same report."
+)
+@click.option("--no-policy", is_flag=True, help="Gate nothing, whatever lies here.")
+@_with_judging
+@_with_loudness
+def _audit(
+    file: str,
+    label: str | None,
+    member: str | None,
+    id_column: str | None,
+    group: str | None,
+    outputs: tuple[str, ...],
+    kind: str | None,
+    column: tuple[str, ...],
+    classes: str | None,
+    member_value: tuple[str, ...],
+    nonmember_value: tuple[str, ...],
+    lower_is_member: tuple[str, ...],
+    slices: tuple[str, ...],
+    attacks: tuple[str, ...],
+    metrics: tuple[str, ...],
+    controls: tuple[str, ...],
+    confidence: float,
+    min_n: int,
+    seed: int,
+    policy_path: str | None,
+    no_policy: bool,
+    baseline: str | None,
+    inconclusive: str | None,
+    output: str | None,
+) -> int:
+    """Attack a model through its outputs in FILE (.npz, .csv, .parquet, or a folder of .parquet).
+
+    Exit status: 0 PASS or nothing gated, 1 FAIL, 2 error, 3 INCONCLUSIVE, 4 INVALID, 70 internal error.
+    """
+    if policy_path is not None and no_policy:
+        raise click.UsageError("--policy and --no-policy exclude each other")
+    policy = None if no_policy else _policy(policy_path, inconclusive)
+    _check_unused(policy, baseline, inconclusive)
+    _check_output(output, file, policy_path)
+    earlier = None if baseline is None else Report.load(baseline)
+    with terminal.progress() as tell:
+        tell(0, 1, f"reading {file}")
+        evidence = Evidence.load(
+            file,
+            member=member,
+            label=label,
+            id=id_column,
+            group=group,
+            outputs=outputs[0] if len(outputs) == 1 else list(outputs) or None,
+            kind=kind,
+            columns=list(column) or None,
+            classes=None if classes is None else [name.strip() for name in classes.split(",")],
+            member_values=member_value,
+            nonmember_values=nonmember_value,
+            lower_is_member=lower_is_member,
+        )
+        report = audit(
+            evidence,
+            attacks=list(attacks) or "default",
+            slices=slices,
+            metrics=list(metrics) or "default",
+            controls=list(controls) or "default",
+            policy=policy,
+            baseline=earlier,
+            confidence=confidence,
+            min_n=min_n,
+            seed=seed,
+            progress=tell,
+        )
+    return _finish(report, output)
+
+
+@program.command("gate", short_help="Hold a saved run against a policy, without its data.")
+@click.argument("run")
+@_with_judging
+@_with_loudness
+def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive: str | None, output: str | None) -> int:
+    """Hold a saved run (RUN, a run file) against a policy, without its data; exit status as for audit."""
+    policy = _policy(policy_path, inconclusive)
+    if policy is None:
+        raise PolicyError(
+            "DV303",
+            "gate has nothing to hold the run against: expected --policy FILE, or divulge.toml or a pyproject.toml "
+            "with [tool.divulge] in this folder",
+        )
+    _check_output(output, policy_path)
+    earlier = None if baseline is None else Report.load(baseline)
+    return _finish(Report.load(run).judged(policy, baseline=earlier), output)
+
+
+@program.command("compare", short_help="Show run files side by side.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN …")
+@_with_loudness
+def _compare(runs: tuple[str, ...]) -> int:
+    """Show two or more run files side by side; exit status 0 whatever the verdicts."""
+    from divulge.comparison import compare
+    from divulge.reporters import text
+
+    if len(runs) < 2:
+        raise click.UsageError("give two or more run files to compare")
+    terminal.out(text.render_comparison(compare(*runs), **terminal.look(sys.stdout)))
+    return 0
+
+
+def _policy(path: str | None, inconclusive: str | None) -> Policy | None:
+    """The policy that was named, or that of the working directory, which is then said."""
+    found = Path(path) if path is not None else _policy_here()
+    if found is None:
+        return None
+    policy = Policy.load(found)
+    if path is None:
+        logger.info("policy: %s", found)
+    return policy if inconclusive is None else replace(policy, inconclusive=inconclusive)
+
+
+def _policy_here() -> Path | None:
+    own, project = Path("divulge.toml"), Path("pyproject.toml")
+    if own.exists():
+        return own
+    if not project.is_file():
+        return None
+    try:
+        content = tomllib.loads(project.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"pyproject.toml of this folder may hold a policy and cannot be read: {error}; --no-policy skips it"
+        raise PolicyError("DV303", message) from error
+    tool = content.get("tool")
+    return project if isinstance(tool, dict) and "divulge" in tool else None
+
+
+def _check_unused(policy: Policy | None, baseline: str | None, inconclusive: str | None) -> None:
+    """An option that nothing reads would seem to gate."""
+    if policy is None:
+        for name, value in (("--baseline", baseline), ("--inconclusive", inconclusive)):
+            if value is not None:
+                raise click.UsageError(f"{name} does nothing without a policy: give --policy, or leave it out")
+
+
+def _check_output(output: str | None, *sources: str | None) -> None:
+    """Refuse a place before the long work, and one that would cost the user what is read from there."""
+    if output in (None, "-"):
+        return
+    path = Path(str(output))
+    for source in sources:
+        if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
+            raise click.UsageError(f"--json {output} would overwrite a file that is read")
+    terminal.check_writable(path)
+
+
+def _finish(report: Report, output: str | None) -> int:
+    """Write the run file, say what came out; the verdict's status."""
+    if output == "-":
+        terminal.out_json(report.to_json())
+    elif output is not None:
+        with terminal.writing(Path(output)):
+            report.save(output)
+    stream = sys.stderr if output == "-" else sys.stdout
+    if stream is not None and not (terminal.quiet() and output == "-"):
+        _write_summary(report, stream)
+    if output not in (None, "-"):
+        logger.info("wrote %s", output)
+    return report.verdict.exit_code
+
+
+def _write_summary(report: Report, stream: Any) -> None:
+    from divulge.reporters import text
+
+    look = terminal.look(stream)
+    summary = text.render_verdict(report, ascii=look["ascii"]) if terminal.quiet() else text.render(report, **look)
+    terminal.write(stream, summary)
+
+
+# ---------------------------------------------------------------------------------------- demo, recipe, explain
+
+
+@program.command("demo", short_help="Audit two example models, in a few seconds.")
+@click.option("--out", "folder", metavar="DIR", default="divulge-demo", show_default=True, help="Where to write.")
+@_with_loudness
+def _demo(folder: str) -> int:
+    """Train an overfit and a regularised classifier, audit both, and show the verdicts side by side.
+
+    Uses scikit-learn's digits: nothing is fetched, and it takes a few seconds. Exit status 0 whatever the verdicts.
+    """
+    from divulge.comparison import compare
+    from divulge.demo import demonstrate
+    from divulge.reporters import text
+
+    with terminal.progress() as tell:
+        shown = demonstrate(Path(folder), progress=tell)
+    look = terminal.look(sys.stdout)
+    terminal.out(
+        "Two classifiers of scikit-learn's digits, trained on the same 797 images and\n"
+        "audited with those and 1,000 others. Both read new digits about equally well;\n"
+        "the overfit one tells which images it was trained on.\n\n"
+    )
+    terminal.out(text.render_comparison(compare(*shown.reports.values(), names=list(shown.reports)), **look))
+    logger.info("wrote %s", ", ".join(str(path) for path in shown.files))
+    predictions, policy = (shlex.quote(str(path)) for path in shown.files[-2:])
+    terminal.out(f"\nNow the overfit model in full:\n  divulge audit {predictions} --policy {policy} --slice class\n")
+    return 0
+
+
+@program.command("recipe", short_help="Print the lines that write predictions.npz.")
+@click.argument("framework", metavar="FRAMEWORK", type=click.Choice(RECIPES), required=False)
+@_with_loudness
+def _recipe(framework: str | None) -> int:
+    """Print the lines that write predictions.npz from a framework; without one, list them."""
+    if framework is None:
+        terminal.out("".join(f"divulge recipe {name}\n" for name in RECIPES))
+        return 0
+    terminal.out(recipe_text(framework))
+    return 0
+
+
+def recipe_text(framework: str) -> str:
+    """The recipe of one of `RECIPES`: Python source.
+
+    >>> recipe_text("sklearn").count("np.savez")
+    1
+    """
+    return (resources.files("divulge") / "recipes" / f"{framework}.txt").read_text(encoding="utf-8")
+
+
+@program.command("explain", short_help="Say what a DV code means and what to do.")
+@click.argument("code", required=False)
+@_with_loudness
+def _explain(code: str | None) -> int:
+    """Say what a finding or error code means and what to do; without one, list all."""
+    from divulge.reporters import text
+
+    look = terminal.look(sys.stdout)
+    if code is None:
+        terminal.out(text.render_codes(**look))
+        return 0
+    known = code.strip().upper()
+    known = f"DV{known}" if known.isdigit() else known
+    if known not in CODES:
+        close = get_close_matches(known[:20], CODES, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError("DV001", f"there is no code {code[:40]!r}; {hint}`divulge explain` alone lists all")
+    terminal.out(text.render_code(known, **look))
+    return 0

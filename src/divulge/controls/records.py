@@ -1,0 +1,188 @@
+"""Records and persons on both sides; outputs that are tied, of the wrong kind, or out of step with their labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge import folds, intervals, signals
+from divulge.controls.setting import (
+    CONTROL_ERROR,
+    INVALID,
+    OK,
+    WARNING,
+    Outcome,
+    Setting,
+    Shared,
+    not_run,
+    number,
+    two_rates,
+)
+from divulge.metrics import NAN, Estimate
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence
+
+TIED = 0.1  # share of records that may be tied with another
+
+
+def shared_records(evidence: Evidence, contents: NDArray[np.uint64]) -> Shared:
+    """Find records that are members and non-members at once.
+
+    By id where there are ids. Else by equal feature rows, equal outputs and label, or equal outputs to four digits, in
+    this order; such twins count where they are more common across the sides than among the members, so that
+    data in which equal rows are usual raises nothing.
+
+    Args:
+        evidence: n records.
+        contents: their `folds.content_hashes`.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(np.array([True, True, False]), ids=np.array([1, 2, 2]))
+    >>> shared_records(evidence, np.arange(3, dtype=np.uint64)).nonmembers
+    1
+    """
+    none = np.zeros(len(evidence.member), bool)
+    if evidence.ids is not None and evidence.ids.dtype != folds.HASHES:
+        rows, _ = _on_both_sides(folds.array_hashes(evidence.ids), evidence.member)
+        if rows.any():
+            return Shared("id", rows, int((rows & ~evidence.member).sum()))
+    members, nonmembers = int(evidence.member.sum()), int((~evidence.member).sum())
+    for by, hashes in _twin_keys(evidence, contents):
+        rows, usual = _on_both_sides(hashes, evidence.member)
+        found = int((rows & ~evidence.member).sum())
+        p = two_rates(found, nonmembers, usual, members)
+        if found >= 3 and found / nonmembers > 2 * usual / members + 0.001 and p < CONTROL_ERROR / 2:
+            return Shared(by, rows, found)
+    return Shared(None, none, 0)
+
+
+def _twin_keys(evidence: Evidence, contents: NDArray[np.uint64]) -> Iterator[tuple[str, NDArray[np.uint64]]]:
+    """Ways in which two rows may be one record, and each row's hash by it."""
+    if evidence.features is not None:
+        yield "feature row", folds.array_hashes(evidence.features)
+    if evidence.outputs is not None and evidence.task != "regression":
+        yield "output row", contents
+        yield "output row, rounded", folds.array_hashes(evidence.outputs, decimals=4)
+
+
+def _on_both_sides(keys: NDArray[np.uint64], member: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """(n,) bool: rows whose key stands on both sides; and how many members have a key that another member has."""
+    ours, theirs = np.sort(keys[member]), np.sort(keys[~member])
+    first = np.append(True, ours[1:] != ours[:-1])
+    alone = first & np.append(first[1:], True)
+    both = np.sort(np.concatenate((ours[first], theirs[np.append(True, theirs[1:] != theirs[:-1])])))
+    shared = both[1:][both[1:] == both[:-1]]
+    return (np.isin(keys, shared) if len(shared) else np.zeros(len(keys), bool)), int((~alone).sum())
+
+
+def duplicates(setting: Setting) -> Outcome:
+    """Records on both sides; the audit has left them out."""
+    found = setting.shared
+    nonmembers = setting.sizes[1] + found.nonmembers
+    share = found.nonmembers / nonmembers
+    if found.by is None:
+        return Outcome("duplicates", "DV203", OK, number(0.0), "no record stands on both sides")
+    text = (
+        f"{found.nonmembers:,} of {nonmembers:,} non-members share their {found.by} with a member; left out, "
+        f"{int(found.rows.sum()):,} rows of both sides"
+    )
+    low, high = intervals.wilson(found.nonmembers, nonmembers, 2 * CONTROL_ERROR)
+    return Outcome("duplicates", "DV203", WARNING, Estimate(share, float(low), float(high)), text)
+
+
+def groups(setting: Setting) -> Outcome:
+    """Persons (or households) with records on both sides; and the best attack without them."""
+    evidence = setting.evidence
+    if evidence.groups is None:
+        return not_run("groups", "DV204", "no groups were given")
+    rows, _ = _on_both_sides(folds.array_hashes(evidence.groups), evidence.member)
+    share = float(rows[~evidence.member].mean())
+    if not rows.any():
+        return Outcome("groups", "DV204", OK, number(0.0), "no group stands on both sides")
+    apart = np.flatnonzero(~rows)
+    text = f"{share:.2%} of the non-members belong to a group that has members"
+    if 0 < int(evidence.member[apart].sum()) < len(apart):
+        auc = setting.auc_of_best(apart, evidence.member[apart], 2 * CONTROL_ERROR)
+        text += f"; without those groups the AUC of {setting.best} is {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
+    return Outcome("groups", "DV204", WARNING, number(share), text)
+
+
+def ties(setting: Setting) -> Outcome:
+    """The share of records whose signal equals another's: outputs that were rounded, or saturated in float32."""
+    evidence = setting.evidence
+    name = next((name for name in ("loss", *setting.given, "confidence") if name in _available(evidence)), None)
+    if name is None:
+        return not_run("ties", "DV205", "no signal to look at")
+    values = np.sort(signals.signal(evidence, name))
+    if values[0] == values[-1]:
+        return not_run("ties", "DV205", f"all records have the same {name}")
+    new = np.append(True, values[1:] != values[:-1])
+    alone = new & np.append(new[1:], True)
+    share = 1 - float(alone.mean())
+    text = f"{share:.1%} of the records have the same {name} as another"
+    if share <= TIED:
+        return Outcome("ties", "DV205", OK, number(share), text)
+    text += ": rounded, saturated or few-valued outputs, so figures at low FPR are not measurable; export logits"
+    return Outcome("ties", "DV205", WARNING, number(share), text)
+
+
+def _available(evidence: Evidence) -> list[str]:
+    names = [*evidence.signals, "loss", "confidence"]
+    return [name for name in names if signals.why_unavailable(evidence, name) is None]
+
+
+def kind(setting: Setting) -> Outcome:
+    """Whether the outputs look like the kind they were given as, beyond what the doors refuse."""
+    evidence = setting.evidence
+    outputs = evidence.outputs
+    if outputs is None or evidence.kind is None:
+        return not_run("kind", "DV206", "no logits or probabilities were given")
+    part = setting.part.outputs
+    assert part is not None
+    if evidence.kind == "logits" and float(part.min()) >= 0 and float(part.max()) <= 1:
+        text = "all logits lie between 0 and 1: are they probabilities? Then pass them as probs"
+        return Outcome("kind", "DV206", WARNING, number(1.0), text)
+    return Outcome("kind", "DV206", OK, number(0.0), f"the {evidence.kind} look like {evidence.kind}")
+
+
+def alignment(setting: Setting) -> Outcome:
+    """Whether each side's labels go with its outputs: shuffled or misaligned labels make a leak of nothing."""
+    evidence = setting.evidence
+    outputs, labels = evidence.outputs, evidence.labels
+    if outputs is None or labels is None or evidence.task not in ("multiclass", "binary"):
+        return not_run("alignment", "DV211", "needs outputs and one class label a record")
+    right = signals.signal(evidence, "correct")
+    part = setting.part
+    assert part.outputs is not None and part.labels is not None
+    guess = (
+        part.outputs.argmax(axis=1) if part.outputs.ndim == 2 else part.outputs > (0.5 if part.kind == "probs" else 0)
+    )
+    classes = max(int(labels.max()), int(guess.max())) + 1
+    found = {}
+    for name, side, of_part in (
+        ("members", evidence.member, part.member),
+        ("non-members", ~evidence.member, ~part.member),
+    ):
+        n = int(side.sum())
+        shares = [np.bincount(x[of_part].astype(int), minlength=classes) / of_part.sum() for x in (guess, part.labels)]
+        chance = float(shares[0] @ shares[1])
+        accuracy = float(right[side].mean())
+        z = (accuracy - chance) / math.sqrt(max(chance * (1 - chance), 1e-9) / n)
+        high = float(intervals.wilson(round(accuracy * n), n, 2 * CONTROL_ERROR / 10).high)
+        found[name] = (accuracy, chance, z, high)
+    for name, other in (("members", "non-members"), ("non-members", "members")):
+        accuracy, chance, z, high = found[name]
+        halfway = (chance + found[other][0]) / 2
+        if z < 2 and found[other][2] > 5 and high < halfway:
+            text = (
+                f"the model is right on {accuracy:.1%} of the {name}, which is chance ({chance:.1%}), and on "
+                f"{found[other][0]:.1%} of the {other}: are the {name}' labels shuffled, misaligned or coded otherwise?"
+            )
+            return Outcome("alignment", "DV211", INVALID, Estimate(accuracy, NAN, high), text)
+    text = f"accuracy {found['members'][0]:.1%} on members, {found['non-members'][0]:.1%} on non-members"
+    return Outcome("alignment", "DV211", OK, number(found["non-members"][0]), text)

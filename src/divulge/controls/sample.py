@@ -1,0 +1,46 @@
+"""What a sample of this size could show."""
+
+from __future__ import annotations
+
+import math
+
+from divulge import metrics
+from divulge.controls.setting import FEW, OK, WARNING, Outcome, Setting, number
+
+
+def smallest_score(members: int, nonmembers: int, power: float = 0.8) -> float:
+    """The smallest true score whose interval lies above 0 with this probability.
+
+    >>> round(smallest_score(1000, 1000), 3)
+    0.081
+    """
+    from scipy.special import ndtri
+
+    return (math.sqrt(2) * 1.96 + float(ndtri(power))) * math.sqrt((1 / members + 1 / nonmembers) / 4)
+
+
+def rows_for_score(limit: float) -> int:
+    """Rows a side at which a model that leaks nothing would pass a limit on its score.
+
+    The interval's high end is then about 2.56 / sqrt(n): the largest chance advantage and Newcombe's half width.
+
+    >>> rows_for_score(0.1)
+    656
+    """
+    return math.ceil((2.56 / limit) ** 2) if limit > 0 else 0
+
+
+def power(setting: Setting) -> Outcome:
+    """What this sample could show: the smallest score, and the FPRs at which a tail can be measured."""
+    members, nonmembers = setting.sizes
+    smallest = smallest_score(members, nonmembers)
+    carried = [fpr for fpr in metrics.FPRS if metrics.needed_nonmembers(fpr) <= nonmembers]
+    tail = f"TPR is measured down to FPR {carried[0]:g}" if carried else "TPR at low FPR is not measured"
+    below = [fpr for fpr in metrics.FPRS if fpr not in carried]
+    if below:
+        tail += f" (FPR {below[-1]:g} needs {metrics.needed_nonmembers(below[-1]):,} non-members)"
+    text = f"a score of {smallest:.3f} would be seen four times in five; {tail}"
+    few = min(members, nonmembers) < FEW
+    if few:
+        text = f"fewer than {FEW} records on a side: intervals are not promised to hold; {text}"
+    return Outcome("power", "DV207", WARNING if few else OK, number(smallest), text)

@@ -1,0 +1,158 @@
+"""What a control sees and what it says."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge import folds, metrics
+from divulge.attacks import NamedAttack
+from divulge.metrics import NAN, Curve, Estimate
+from divulge.roc import Ranked, exact_slices, tags
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence
+
+SAMPLE = 20_000  # rows a side that controls look at where all are not needed
+CONTROL_ERROR = 0.01  # one-sided, of each control's own test
+FEW = 50  # rows a side below which the intervals are not promised to hold; docs/coverage.md
+
+OK, WARNING, INVALID, NOT_RUN = "ok", "warning", "invalid", "not run"
+
+
+class Outcome(NamedTuple):
+    """What a control found.
+
+    status: "ok", "warning", "invalid" or "not run". value, low, high: what it measured, NaN where it has none.
+    text: one sentence. reason: why it was not run. curve: a ROC without the model, for the report's picture.
+
+    >>> Outcome("ties", "DV205", "ok", Estimate(0.01, NAN, NAN), "1 % of the records are tied").measured.value
+    0.01
+    """
+
+    control: str
+    code: str
+    status: str
+    measured: Estimate
+    text: str
+    reason: str | None = None
+    curve: Curve | None = None
+
+
+class Shared(NamedTuple):
+    """Records that stand on both sides.
+
+    by: what they share: "id", "feature row", "output row", "output row, rounded", or None. rows: (n,) bool.
+    nonmembers: how many of them are non-members.
+
+    >>> Shared(None, np.zeros(2, bool), 0).nonmembers
+    0
+    """
+
+    by: str | None
+    rows: NDArray[np.bool_]
+    nonmembers: int
+
+
+class Setting(NamedTuple):
+    """What a control may look at.
+
+    evidence: n records, with ids; its `signals` are the given ones and those the audit computed.
+    part: a random subsample of them, `SAMPLE` a side, in an order that does not depend on that of the rows.
+    given: the names of the given ones.
+    attacks: those that ran.
+    aucs: each one's AUC with its interval.
+    unscored: each one's numbers of members and non-members that it could not score.
+    ranked: each one's scores of the evidence.
+    tag: (n,) side and half of each record.
+    shared: what `shared_records` found, before they were left out.
+    run: an attack's (n,) scores of some evidence, with the signals it needs computed.
+    seed: of the audit.
+    """
+
+    evidence: Evidence
+    part: Evidence
+    given: tuple[str, ...]
+    attacks: Sequence[NamedAttack]
+    aucs: Mapping[str, Estimate]
+    unscored: Mapping[str, tuple[int, int]]
+    ranked: Mapping[str, Ranked]
+    tag: NDArray[np.uint8]
+    shared: Shared
+    run: Callable[[NamedAttack, Evidence], NDArray[np.floating[Any]]]
+    seed: int
+
+    def auc_of_best(self, rows: NDArray[np.integer[Any]], member: NDArray[np.bool_], error: float) -> Estimate:
+        """The best attack's AUC on some of the records, under another membership of them."""
+        ranked = self.ranked[self.best]
+        halves = self.tag[rows] & np.uint8(1)
+        few = Ranked(ranked.keys[rows], ranked.values)
+        fitted = next(attack.fitted for attack in self.attacks if attack.name == self.best)
+        roc = next(exact_slices(few, tags(member, halves), np.zeros(1, np.int32), 1, fitted=fitted))
+        return metrics.auc(roc, error)
+
+    def rng(self, name: str) -> np.random.Generator:
+        """A control's own random numbers, whichever others run."""
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+    @property
+    def best(self) -> str:
+        """The attack of the largest AUC."""
+        return max(self.aucs, key=lambda name: self.aucs[name].value)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Members and non-members."""
+        members = int(self.evidence.member.sum())
+        return members, len(self.evidence.member) - members
+
+
+Control = Callable[[Setting], Outcome]
+
+
+def not_run(control: str, code: str, reason: str) -> Outcome:
+    """An outcome of a control that had nothing to look at."""
+    return Outcome(control, code, NOT_RUN, Estimate(NAN, NAN, NAN), "", reason)
+
+
+def number(value: float) -> Estimate:
+    """A measured quantity without an interval."""
+    return Estimate(value, NAN, NAN)
+
+
+def subsample(evidence: Evidence, rows: int, seed: int) -> Evidence:
+    """At most `rows` members and `rows` non-members, those of the smallest hashes, in the order of their hashes.
+
+    >>> from divulge.evidence import Evidence
+    >>> len(subsample(Evidence(np.arange(30) < 10, ids=np.arange(30)), 8, 0))
+    16
+    """
+    hashes = folds.row_hashes(evidence, seed)
+    few = []
+    for side in (np.flatnonzero(evidence.member), np.flatnonzero(~evidence.member)):
+        least = np.argpartition(hashes[side], rows - 1)[:rows] if len(side) > rows else slice(None)
+        few.append(side[least])
+    chosen = np.concatenate(few)
+    return evidence.take(chosen[np.argsort(hashes[chosen], kind="stable")])
+
+
+def how_many(part: Evidence, whole: Evidence) -> str:
+    """What a subsample is, in words."""
+    members = int(part.member.sum())
+    if len(part) == len(whole):
+        return "all records"
+    return f"a random {members:,} members and {len(part) - members:,} non-members"
+
+
+def two_rates(k: int, n: int, j: int, m: int) -> float:
+    """Two-sided p that k of n and j of m have one rate: normal, pooled."""
+    pooled = (k + j) / (n + m)
+    if pooled in (0.0, 1.0):
+        return 1.0
+    z = abs(k / n - j / m) / math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    return math.erfc(z / math.sqrt(2))

@@ -1,0 +1,171 @@
+"""The attacks on trial: membership dealt out at random, and a leak of known size planted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge import folds, metrics
+from divulge.controls.setting import (
+    CONTROL_ERROR,
+    INVALID,
+    OK,
+    Outcome,
+    Setting,
+    how_many,
+    not_run,
+    number,
+    subsample,
+    two_rates,
+)
+from divulge.doors.arrays import distinct
+from divulge.metrics import NAN, Estimate
+from divulge.roc import exact
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence
+
+PERMUTATIONS = 9
+TRIAL_SAMPLE = 2_000  # rows a side that an attack is tried on
+
+
+def scored(setting: Setting) -> Outcome:
+    """Whether an attack failed to score more records of one side than of the other."""
+    members, nonmembers = setting.sizes
+    worst, text = 1.0, "every attack scored every record"
+    for name, (k, j) in setting.unscored.items():
+        p = two_rates(k, members, j, nonmembers) * len(setting.unscored)
+        if p < worst:
+            worst, text = p, f"{name} could not score {k:,} members and {j:,} non-members"
+    status = INVALID if worst < CONTROL_ERROR / 10 else OK
+    return Outcome("scored", "DV212", status, number(min(worst, 1.0)), text)
+
+
+def _permuted(evidence: Evidence, rng: np.random.Generator) -> Evidence:
+    """Membership dealt out again, to whole groups where there are groups."""
+    if evidence.groups is None:
+        return replace(evidence, member=rng.permutation(evidence.member))
+    _, group = distinct(evidence.groups)
+    mostly = np.bincount(group, weights=evidence.member) * 2 > np.bincount(group)
+    return replace(evidence, member=rng.permutation(mostly)[group])
+
+
+def null(setting: Setting) -> Outcome:
+    """Membership dealt out at random: an attack that still tells the sides apart cheats."""
+    from scipy.special import stdtrit
+
+    rng = setting.rng("null")
+    part = subsample(_raw(setting), TRIAL_SAMPLE, setting.seed)
+    aucs = {attack.name: np.zeros(PERMUTATIONS) for attack in setting.attacks}
+    for at in range(PERMUTATIONS):
+        dealt = _permuted(part, rng)
+        if not 2 <= int(dealt.member.sum()) <= len(dealt) - 2:
+            return not_run("null", "DV208", "too few records, or groups, to deal membership out again")
+        halves = folds.halves(dealt, setting.seed)
+        for attack in setting.attacks:
+            aucs[attack.name][at] = exact(setting.run(attack, dealt), dealt.member, halves).placement.auc
+    quantile = float(stdtrit(PERMUTATIONS - 1, 1 - CONTROL_ERROR / len(aucs)))
+    lows = {name: x.mean() - quantile * x.std(ddof=1) / math.sqrt(PERMUTATIONS) for name, x in aucs.items()}
+    worst = max(lows, key=lambda name: lows[name])
+    mean = float(aucs[worst].mean())
+    text = f"with membership dealt out at random {PERMUTATIONS} times ({how_many(part, setting.evidence)})"
+    measured = Estimate(mean, float(lows[worst]), NAN)
+    if lows[worst] > 0.5:
+        text = f"{worst} still reaches AUC {mean:.3f} {text}: it sees membership where there is none"
+        return Outcome("null", "DV208", INVALID, measured, text)
+    return Outcome("null", "DV208", OK, measured, f"the attacks stay at chance {text}")
+
+
+def positive(setting: Setting) -> Outcome:
+    """A leak of known size planted where there is none: an attack that misses it twice cannot be trusted to find one.
+
+    Membership is dealt out at random first, so that a real leak cannot help; then some of the pseudo-members' true
+    class is made certain, and their given signals raised, so many that a working attack finds them 99 times in 100.
+    """
+    rng = setting.rng("positive")
+    part = _as_logits(subsample(_raw(setting), TRIAL_SAMPLE, setting.seed))
+    members = int(part.member.sum())
+    share = (math.sqrt(2) * 1.96 + 2.33) * math.sqrt((1 / members + 1 / (len(part) - members)) / 4)
+    if share > 0.5:
+        return not_run("positive", "DV209", f"needs a planted advantage of {share:.2f} in so few records")
+    left = list(setting.attacks)
+    blind: list[str] = []
+    for _ in range(2):
+        dealt = _permuted(part, rng)
+        if not 2 <= int(dealt.member.sum()) <= len(dealt) - 2:
+            return not_run("positive", "DV209", "too few records, or groups, to deal membership out again")
+        planted = _planted(dealt, share, rng)
+        halves = folds.halves(planted, setting.seed)
+        still = []
+        for attack in left:
+            before, after = setting.run(attack, dealt), setting.run(attack, planted)
+            roc = exact(after, planted.member, halves)
+            if not roc.constant and (len(roc.thresholds) <= 3 or np.array_equal(before, after, equal_nan=True)):
+                blind.append(attack.name)  # it reads other fields, or has but two values: nothing was planted for it
+            elif not metrics.advantage(roc, 0.05).low > 0:
+                still.append(attack)
+        left = still
+    text = f"an advantage of {share:.2f} planted in {how_many(part, setting.evidence)}"
+    if left:
+        text = f"{left[0].name} failed its positive control ({text}): a low number from it means nothing"
+        return Outcome("positive", "DV209", INVALID, number(share), text)
+    if len(set(blind)) == len(setting.attacks):
+        return not_run("positive", "DV209", "the attacks read neither outputs nor given signals")
+    return Outcome("positive", "DV209", OK, number(share), f"every attack found {text}")
+
+
+def _raw(setting: Setting) -> Evidence:
+    """The records without the signals that the audit computed: they are computed anew where something is planted."""
+    evidence = setting.part
+    return replace(evidence, signals={name: evidence.signals[name] for name in setting.given})
+
+
+def _as_logits(evidence: Evidence) -> Evidence:
+    """Outputs as float64 logits, so that a certain record can be made more certain than all others."""
+    outputs = evidence.outputs
+    if outputs is None or evidence.kind != "probs":
+        return evidence if outputs is None else replace(evidence, outputs=outputs.astype(np.float64))
+    p = np.clip(outputs.astype(np.float64), 1e-37, None)
+    one_of_many = outputs.ndim == 2 and (evidence.labels is None or evidence.labels.ndim == 1)
+    z = np.log(p) if one_of_many else np.log(p) - np.log(np.clip(1 - p, 1e-37, None))
+    return replace(evidence, outputs=z, kind="logits")
+
+
+def _planted(evidence: Evidence, share: float, rng: np.random.Generator) -> Evidence:
+    """A share of the members made certain: true class and given signals above everybody's."""
+    members = np.flatnonzero(evidence.member)
+    rows = rng.choice(members, math.ceil(share * len(members)), replace=False)
+    raised = {}
+    for name, values in evidence.signals.items():
+        known = values[np.isfinite(values)]
+        top = float(known.max()) if len(known) else 0.0
+        spread = max(float(np.ptp(known)) if len(known) else 0.0, 1.0)
+        raised[name] = values.astype(np.float64)
+        raised[name][rows] = top + spread * (0.1 + rng.random(len(rows)))
+    return replace(evidence, signals=raised, outputs=_certain(evidence, rows, rng))
+
+
+def _certain(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any] | None:
+    """The outputs with some rows' predictions right and surer than all others; unlabelled: just surer."""
+    outputs, labels = evidence.outputs, evidence.labels
+    if outputs is None:
+        return None
+    outputs = outputs.copy()
+    if evidence.task == "regression":
+        assert labels is not None
+        outputs[(rows, 0) if outputs.ndim == 2 else rows] = labels[rows]
+        return outputs
+    part = outputs[rows]
+    height = (np.abs(outputs).max() + 1) * (2.1 + rng.random(len(rows)))
+    if part.ndim == 2 and (labels is None or labels.ndim == 1):
+        target = part.argmax(axis=1) if labels is None else labels[rows]
+        part[np.arange(len(rows)), target] = height
+    else:
+        sign = np.where(part > 0 if labels is None else labels[rows], 1.0, -1.0)
+        part = sign * (height if part.ndim == 1 else height[:, None])
+    outputs[rows] = part
+    return outputs

@@ -1,0 +1,468 @@
+"""The terminal summary of a report, and of a comparison: plain text that reads at 60 columns and in ASCII.
+
+Class and column names are untrusted: they pass `printable` and are never read as markup. Colour repeats what a word or
+a mark already says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from divulge.codes import CODES
+from divulge.metrics import Estimate
+from divulge.report import Report, Row, Verdict
+from divulge.reporters.page import Page, figure, known, printable, rate
+from divulge.slices import EVERYONE
+
+if TYPE_CHECKING:
+    from divulge.comparison import Comparison
+
+WIDE = 80  # from here on, attacks stand in a table
+WORST_SLICES = 5
+
+MARKS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "INVALID": "!", "NOT_GATED": "·"}
+STYLES = {
+    "PASS": "bold green",
+    "FAIL": "bold red",
+    "INCONCLUSIVE": "bold yellow",
+    "INVALID": "bold magenta",
+    "NOT_GATED": "bold",
+}
+
+SAYS_NOT = (
+    "A low score is evidence against these attacks only; it is not anonymity, not a DP guarantee, and not a "
+    "probability that a given person was in the data."
+)
+
+
+def render(report: Report, *, width: int | None = None, color: bool = False, ascii: bool = False) -> str:
+    """The summary of one report.
+
+    Args:
+        report: of `audit`, or loaded.
+        width: columns, 40 to 120; None: the terminal's, 80 where there is none.
+        color: use the terminal's colours, on top of the words and marks.
+        ascii: use ASCII characters only, for a terminal without UTF-8.
+
+    Returns:
+        Lines, each ended by a newline, none longer than `width` characters.
+    """
+    page = Page(width, color, ascii)
+    _headline(page, report)
+    _attacks(page, report)
+    _gates(page, report)
+    _slices(page, report)
+    _first(page, report)
+    _limits(page, report)
+    return page.text()
+
+
+def _headline(page: Page, report: Report) -> None:
+    verdict = report.verdict
+    data = report.meta.get("data", {})
+    words = (f"{MARKS[verdict]} {verdict.value.replace('_', ' ')}", STYLES[verdict])
+    page.line(words, f"  {_why(report)}", indent=0, hang=2)
+    if data:
+        kind = f"{data['members']:,} members, {data['nonmembers']:,} non-members, {data['task']}"
+        page.line((f"{kind}; intervals at {rate(report.meta.get('confidence', 0.95))}", "dim"))
+    for row in report.rows("controls"):
+        if row["status"] in ("invalid", "warning"):
+            style = STYLES["INVALID" if row["status"] == "invalid" else "INCONCLUSIVE"]
+            page.line((f"! {str(row['status']).upper()}", style), f"  control {row['control']}: {row['text']}", hang=2)
+    page.heading("How much the outputs give away")
+    score, attack = report.score, _attack_of(report, "score")
+    if known(score.value):
+        page.line("score  ", (figure("score", *score[:3]), "bold"), "  0 = chance, 1 = every record told apart", hang=7)
+        page.line(f"best attack: {page.name(attack, 40)}", indent=9)
+    else:
+        page.line(f"score  not measurable: {score.reason}", hang=7)
+    _tail(page, report)
+    _accuracies(page, report)
+
+
+def _why(report: Report) -> str:
+    outcomes = {row["outcome"] for row in report.rows("gates")}
+    undecided = "INCONCLUSIVE" in outcomes
+    match report.verdict:
+        case Verdict.PASS if undecided:
+            return "no figure is credibly above its limit; gates that could not be decided pass, as asked"
+        case Verdict.FAIL if undecided and "FAIL" not in outcomes:
+            return "a gate could not be decided, and that fails, as asked"
+    return {
+        Verdict.PASS: "every limit holds",
+        Verdict.FAIL: "a figure is credibly above its limit",
+        Verdict.INCONCLUSIVE: "a gate could not be decided",
+        Verdict.INVALID: "a control says that the test itself cannot be trusted",
+        Verdict.NOT_GATED: "nothing was gated: there is no policy",
+    }[report.verdict]
+
+
+def _attack_of(report: Report, metric: str) -> str:
+    rows = report.rows("results")
+    return next((str(row["attack"]) for row in rows if row["metric"] == metric and row["slice"] == EVERYONE), "")
+
+
+def _tail(page: Page, report: Report) -> None:
+    tail = report.tail
+    if not known(tail.lift.value):
+        page.line(f"tail   not measurable: {tail.lift.reason}", hang=7)
+        return
+    lift = figure("tail_lift", *tail.lift[:3]).replace(" [", "× [", 1)
+    page.line("tail   ", (lift, "bold"), f"  times chance at {rate(tail.fpr)} false alarms; 1 = chance", hang=7)
+    found = figure("tail_tpr", *tail.tpr[:3])
+    page.line(f"finds {found} of the members; best attack: {page.name(tail.attack, 40)}", indent=9)
+
+
+def _accuracies(page: Page, report: Report) -> None:
+    rows = {row["metric"]: row for row in report.rows("results") if str(row["metric"]).endswith("member_accuracy")}
+    if len(rows) == 2:
+        inside, outside = (
+            figure(name, rows[name]["value"], math.nan, math.nan) for name in ("member_accuracy", "nonmember_accuracy")
+        )
+        page.line(f"model  is right on {inside} of the members, {outside} of the others", hang=7)
+
+
+class _Measured(NamedTuple):
+    """A column of the attacks' table: its heading, its metric and FPR, and each attack's estimate."""
+
+    heading: str
+    metric: str
+    estimates: dict[str, Estimate]
+
+    def gap(self) -> str | None:
+        """The reason, where no attack has it and all say the same."""
+        reasons = {estimate.reason for estimate in self.estimates.values()}
+        measured = any(known(estimate.value) for estimate in self.estimates.values())
+        return None if measured or len(reasons) != 1 else next(iter(reasons))
+
+
+def _attacks(page: Page, report: Report) -> None:
+    page.heading("By attack")
+    columns = [
+        _measured(report, "AUC (0.5 = chance)", "auc", None),
+        *(_measured(report, f"TPR at {rate(fpr)} FPR", "tpr", fpr) for fpr in (0.01, 0.001)),
+    ]
+    columns = [column for column in columns if column.estimates]
+    shown = [column for column in columns if column.gap() is None]
+    attacks = [row["attack"] for row in report.rows("attacks") if row["status"] == "ran"]
+    cells = {
+        (attack, at): figure(column.metric, *column.estimates[attack][:3]) if attack in column.estimates else ""
+        for at, column in enumerate(shown)
+        for attack in attacks
+    }
+    if shown and page.width >= WIDE:
+        headings = [("attack", "left"), *((column.heading, "left") for column in shown)]
+        rows = [[page.name(attack, 30), *(cells[attack, at] for at in range(len(shown)))] for attack in attacks]
+        page.table(headings, rows)
+    elif shown:
+        for attack in attacks:
+            page.line((page.name(attack, page.width - 4), "bold"))
+            for at, column in enumerate(shown):
+                page.line(f"{column.heading}: {cells[attack, at]}", indent=4, hang=2)
+    for column in columns:
+        reasons = dict.fromkeys(
+            estimate.reason for estimate in column.estimates.values() if estimate.reason and column.metric != "epsilon"
+        )
+        for reason in reasons:
+            missing = "not measurable" if column.gap() else "not everywhere"
+            page.line((f"{column.heading}: {missing}: {reason}", "dim"), hang=2)
+
+
+def _measured(report: Report, heading: str, metric: str, fpr: float | None) -> _Measured:
+    found = {
+        str(row["attack"]): Estimate(row["value"], row["low"], row["high"], row["reason"])
+        for row in report.rows("results")
+        if row["metric"] == metric
+        and row["slice"] == EVERYONE
+        and (fpr is None or (row["fpr"] is not None and math.isclose(row["fpr"], fpr, rel_tol=1e-9)))
+    }
+    return _Measured(heading, metric, found)
+
+
+def _gates(page: Page, report: Report) -> None:
+    rows = report.rows("gates")
+    if not rows:
+        if report.verdict is Verdict.NOT_GATED:
+            page.heading("Gates")
+            page.line("none; limits go into divulge.toml, which --policy names", hang=2)
+        return
+    page.heading(f"Gates of {page.name(report.meta.get('policy') or 'the policy', page.width - 10)}")
+    wide = max(len(str(row["outcome"])) for row in rows) + 2
+    labels = [_gate_label(page, row) for row in rows]
+    wide_label = max(len(label) for label in labels)
+    for row, label in zip(rows, labels, strict=True):
+        outcome = str(row["outcome"])
+        mark = (f"{MARKS[outcome]} {outcome}".ljust(wide), STYLES[outcome])
+        metric = {"tail": "tail_lift"}.get(_stem(row), _stem(row))
+        value = "" if not known(row["value"]) else figure(metric, row["value"], row["low"], row["high"])
+        if wide + wide_label + len(value) + 6 <= page.width:
+            page.line(mark, f"  {label.ljust(wide_label)}  {value}")
+        else:
+            page.line(mark, f"  {label}", hang=wide + 2)
+            page.line(value, indent=wide + 4, hang=2)
+        for note in _gate_notes(page, row):
+            page.line((note, "dim"), indent=wide + 4, hang=2)
+    if any(row["outcome"] == "FAIL" for row in rows) and sum(row["checked"] for row in rows) > 1:
+        note = "A failing gate's lower bound allows for all figures looked at, so it lies below the one above."
+        page.line((note, "dim"))
+
+
+def _stem(row: Row) -> str:
+    """The metric of a gate's name."""
+    return str(row["gate"]).removesuffix("_slice").partition("@")[0]
+
+
+def _gate_label(page: Page, row: Row) -> str:
+    limit = f"{row['limit']:g}"
+    what = {"tail": "tail lift"}.get(row["gate"], page.name(row["gate"], 30))
+    more = " increase" if row["kind"] == "max_increase" else ""
+    return printable(f"{what}{more} ≤ {limit}", ascii=page.ascii)
+
+
+def _gate_notes(page: Page, row: Row) -> list[str]:
+    notes = []
+    if row["reason"]:
+        notes.append(str(row["reason"]))
+    if row["slice"] not in (None, EVERYONE):
+        notes.append(f"worst of {row['checked']:,} figures: {page.name(row['slice'], page.width - 30)}")
+    elif row["checked"] > 1 and row["attack"]:
+        notes.append(f"worst of {row['checked']:,} figures: {page.name(row['attack'], 40)}")
+    return notes
+
+
+def _slices(page: Page, report: Report) -> None:
+    scores = [row for row in report.rows("results") if row["metric"] == "score" and row["slice"] != EVERYONE]
+    page.heading("Most exposed slices")
+    if not scores:
+        asked = report.meta.get("slices")
+        page.line("no slice is large enough" if asked else "none were asked for: --slice class --slice correct")
+        _merged(page, report)
+        return
+    p = {row["slice"]: row["p"] for row in report.rows("slices")}
+    worst = sorted(scores, key=lambda row: -row["low"] if known(row["low"]) else math.inf)[:WORST_SLICES]
+    cells = [
+        [
+            figure("score", row["value"], row["low"], row["high"]),
+            f"{row['members']:,} + {row['nonmembers']:,}",
+            _p_text(p.get(row["slice"])),
+        ]
+        for row in worst
+    ]
+    taken = sum(max(map(len, column)) + 2 for column in zip(*cells, strict=True))
+    rows = [
+        [page.name(row["slice"], max(page.width - taken - 2, 8)), *others]
+        for row, others in zip(worst, cells, strict=True)
+    ]
+    page.table([("slice", "left"), ("score", "left"), ("in + out", "right"), ("p", "right")], rows)
+    note = f"Worst {len(rows)} of {len(scores):,} by the score's lower end. The intervals hold together; p is Holm's."
+    page.line((note, "dim"), hang=2)
+    _merged(page, report)
+
+
+def _merged(page: Page, report: Report) -> None:
+    merged = [name for row in report.rows("slices") for name in row["merged"] or []]
+    if merged:
+        names = ", ".join(page.name(name, 30) for name in merged[:3])
+        more = f" and {len(merged) - 3:,} more" if len(merged) > 3 else ""
+        text = f"Under {report.meta.get('min_n', 0)} a side, so counted together as (rest): {names}{more}."
+        page.line((text, "dim"), hang=2)
+
+
+def _p_text(p: float | None) -> str:
+    if p is None or math.isnan(p):
+        return ""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def _first(page: Page, report: Report) -> None:
+    page.heading("What to try first")
+    findings = [row for row in report.findings if not row["waived"]]
+    ranked = sorted(findings, key=_urgency)
+    waived = len(report.findings) - len(findings)
+    if ranked:
+        worst = ranked[0]
+        where = "" if worst["slice"] in (None, "", EVERYONE) else f" ({page.name(worst['slice'], 40)})"
+        page.line(
+            (str(worst["code"]), "bold"), f" {CODES[worst['code']].title}{where}" if worst["code"] in CODES else ""
+        )
+        page.line(str(worst["fix"]))
+        rest = _counted(row for row in ranked if row["code"] != worst["code"])
+        if rest:
+            page.line((f"also: {rest}", "dim"), hang=2)
+        page.line((f"more: divulge explain {worst['code']}", "dim"))
+    else:
+        page.line("nothing: no finding")
+    if waived:
+        page.line((f"waived: {waived} finding{'s' if waived > 1 else ''}", "dim"))
+
+
+def _urgency(finding: Row) -> tuple[int, bool]:
+    """What decided the verdict first; among warnings a leak goes before a doubt about the test."""
+    severity = ("fail", "warning", "info").index(finding["severity"])
+    return severity, severity > 0 and str(finding["code"]).startswith("DV2")
+
+
+def _counted(findings: Iterable[Row]) -> str:
+    counts: dict[str, int] = {}
+    for row in findings:
+        counts[row["code"]] = counts.get(row["code"], 0) + 1
+    return ", ".join(f"{code} ×{count}" if count > 1 else code for code, count in counts.items())
+
+
+def _limits(page: Page, report: Report) -> None:
+    page.heading("What this does not show")
+    page.line(SAYS_NOT)
+    attacks = report.rows("attacks")
+    ran = ", ".join(page.name(row["attack"], 40) for row in attacks if row["status"] == "ran")
+    page.line(f"It assumes an attacker who sees the model's outputs. Tried: {ran}.")
+    for row in attacks:
+        if row["status"] == "skipped":
+            page.line(f"Not tried: {page.name(row['attack'], 40)}: {row['reason']}", hang=2)
+    controls = report.rows("controls")
+    if all(row["status"] == "not run" for row in controls):
+        page.line("No control looked whether the test itself is valid.")
+        return
+    for row in controls:
+        if row["status"] == "not run":
+            page.line(f"Not checked: {row['control']}: {row['reason']}", hang=2)
+
+
+# ------------------------------------------------------------------------------------------------- comparison
+
+_LABELS = {
+    "score": "score",
+    "auc": "AUC, best attack",
+    "member_accuracy": "right on members",
+    "nonmember_accuracy": "right on others",
+}
+
+
+def render_comparison(
+    comparison: Comparison, *, width: int | None = None, color: bool = False, ascii: bool = False
+) -> str:
+    """Runs side by side, or one under the other where the width does not carry them; arguments as for `render`.
+
+    Returns:
+        Lines, each ended by a newline.
+    """
+    page = Page(width, color, ascii)
+    rows = comparison.rows()
+    figures = dict.fromkeys((row["metric"], row["fpr"] if known(row["fpr"]) else None) for row in rows)
+    lines = [
+        (_label(metric, fpr), metric, [row for row in rows if row["metric"] == metric and _at(row, fpr)])
+        for metric, fpr in figures
+    ]
+    if 22 + 26 * len(comparison.names) <= page.width:
+        _beside(page, comparison, lines)
+    else:
+        _below(page, comparison, lines)
+    for reason in dict.fromkeys(str(row["reason"]) for row in rows if row["reason"]):
+        page.line((f"not measurable: {reason}", "dim"), hang=2)
+    first = page.name(comparison.names[0], 40)
+    note = f"score 0 = chance; lift 1 = chance; AUC 0.5 = chance. Intervals at {rate(comparison.confidence)}; "
+    page.line((note + f"change: against {first}, as of independent samples.", "dim"), hang=2)
+    return page.text()
+
+
+_Lines = Sequence[tuple[str, str, list[Row]]]
+
+
+def _label(metric: str, fpr: float | None) -> str:
+    return f"lift at {rate(fpr)} FPR" if fpr is not None else _LABELS.get(metric, metric)
+
+
+def _at(row: Row, fpr: float | None) -> bool:
+    return row["fpr"] == fpr if fpr is not None else not known(row["fpr"])
+
+
+def _marked(verdict: Verdict) -> str:
+    return f"{MARKS[verdict]} {verdict.value.replace('_', ' ')}"
+
+
+def _change(metric: str, row: Row) -> str:
+    """A difference with its sign; percentages as points."""
+    if not known(row["difference"]):
+        return ""
+    text = figure(metric, row["difference"], row["diff_low"], row["diff_high"]).replace(" %", "", 1)
+    return text if text.startswith("-") else f"+{text}"
+
+
+def _beside(page: Page, comparison: Comparison, lines: _Lines) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in comparison.names:
+        table.add_column(page.of("").append(page.name(name, 24)), overflow="fold", min_width=24)
+    table.add_row("verdict", *(page.of(_marked(verdict), STYLES[verdict]) for verdict in comparison.verdicts))
+    for label, metric, rows in lines:
+        table.add_row(page.of(label), *(page.of(_figure_of(metric, row)) for row in rows))
+        changes = [_change(metric, row) for row in rows[1:]]
+        if any(changes):
+            table.add_row(page.of("  change", "dim"), "", *(page.of(change, "dim") for change in changes))
+    page.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _below(page: Page, comparison: Comparison, lines: _Lines) -> None:
+    from rich.cells import cell_len, set_cell_size
+
+    names = [page.name(name, 24) for name in comparison.names]
+    limit = max(cell_len(name) for name in names)
+    names = [set_cell_size(name, limit) for name in names]
+    page.print(page.of("verdict", "bold"))
+    for name, verdict in zip(names, comparison.verdicts, strict=True):
+        page.line(f"{name}  ", (_marked(verdict), STYLES[verdict]))
+    for label, metric, rows in lines:
+        page.print(page.of(label, "bold"))
+        for name, row in zip(names, rows, strict=True):
+            page.line(f"{name}  {_figure_of(metric, row)}", hang=limit + 2)
+            if change := _change(metric, row):
+                page.line((f"change {change}", "dim"), indent=limit + 4)
+
+
+def _figure_of(metric: str, row: Row) -> str:
+    return figure(metric, row["value"], row["low"], row["high"])
+
+
+def render_verdict(report: Report, *, ascii: bool = False) -> str:
+    r"""The verdict and the score, on one line.
+
+    >>> from divulge.report import table_of
+    >>> row = {"attack": "loss", "slice": "everyone", "metric": "score", "value": 0.1, "low": 0.05, "high": 0.15}
+    >>> render_verdict(Report({"verdict": "PASS"}, {"results": table_of("results", [row])}))
+    'PASS  score 0.100 [0.050, 0.150]\n'
+    """
+    score = report.score
+    text = figure("score", *score[:3]) + (f": {score.reason}" if score.reason else "")
+    return printable(f"{report.verdict.value}  score {text}", ascii=ascii) + "\n"
+
+
+def render_code(code: str, *, width: int | None = None, color: bool = False, ascii: bool = False) -> str:
+    """What a finding or error code means and what to do; arguments as for `render`.
+
+    >>> len(render_code("DV101", width=80).splitlines()) > 5
+    True
+    """
+    page = Page(width, color, ascii)
+    entry = CODES[code]
+    page.line((code, "bold"), f"  {entry.title}", indent=0, hang=7)
+    page.heading("Likely cause")
+    page.line(entry.cause)
+    page.heading("What to do")
+    page.line(entry.fix)
+    return page.text()
+
+
+def render_codes(*, width: int | None = None, color: bool = False, ascii: bool = False) -> str:
+    """Every code with its title; arguments as for `render`.
+
+    >>> render_codes(width=80).count("DV101")
+    1
+    """
+    page = Page(width, color, ascii)
+    for code, entry in CODES.items():
+        page.line((code, "bold"), f"  {entry.title}", indent=0, hang=7)
+    return page.text()
