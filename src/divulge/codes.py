@@ -239,6 +239,11 @@ CODES: dict[str, Code] = {
         "The same records were given as members and as non-members.",
         "Give the records the model was trained on, and others that it was not.",
     ),
+    "DV060": Code(
+        "these runs cannot be compared",
+        "Fewer than two runs, two runs under one name, or runs whose intervals have different confidence.",
+        "Give two or more run files under different names, audited at one confidence.",
+    ),
     # DV1xx leakage
     "DV101": Code(
         "the model tells members from non-members",

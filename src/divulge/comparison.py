@@ -62,7 +62,7 @@ def compare(*runs: Report | str | PathLike[str], names: Sequence[str] | None = N
         names: what to call them; default: the file names, "run 1" … for reports.
 
     Raises:
-        InputError: DV054, fewer than two runs, names that are not one a run, or runs at different confidences; DV055,
+        InputError: DV060, fewer than two runs, names that are not one a run, or runs at different confidences; DV055,
             a file that is not a run file.
 
     >>> from divulge.evidence import Evidence
@@ -75,15 +75,15 @@ def compare(*runs: Report | str | PathLike[str], names: Sequence[str] | None = N
     0.2
     """
     if len(runs) < 2:
-        raise InputError("DV054", f"expected two or more runs to compare, got {len(runs)}")
+        raise InputError("DV060", f"expected two or more runs to compare, got {len(runs)}")
     called = _names(runs) if names is None else tuple(names)
     if len(called) != len(runs) or len(set(called)) != len(called):
-        raise InputError("DV054", f"expected {len(runs)} different names, one a run, got {list(called)!r:.200}")
+        raise InputError("DV060", f"expected {len(runs)} different names, one a run, got {list(called)!r:.200}")
     reports = [run if isinstance(run, Report) else Report.load(Path(run)) for run in runs]
     confidences = [float(report.meta["confidence"]) for report in reports]
     if any(not math.isclose(confidence, confidences[0]) for confidence in confidences):
         said = ", ".join(f"{name}: {confidence:g}" for name, confidence in zip(called, confidences, strict=True))
-        raise InputError("DV054", f"the runs have intervals of different confidence ({said}): audit them at one")
+        raise InputError("DV060", f"the runs have intervals of different confidence ({said}): audit them at one")
     figures = [_figures(report) for report in reports]
     keys = sorted(dict.fromkeys(key for own in figures for key in own), key=_order)
     table = [row for key in keys for row in _rows(key, called, [own.get(key) for own in figures])]

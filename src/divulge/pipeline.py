@@ -82,6 +82,8 @@ def audit(
     """
     seed, min_n, confidence = int(seed), int(min_n), float(confidence)
     _check(evidence, confidence, min_n, seed)
+    if policy is not None:
+        policy.check_baseline(baseline)
     chosen = attack_family.all_named(attacks, evidence)
     slicers = [slices] if isinstance(slices, str) or callable(slices) else list(slices)
     cut = [slice_family.named(slicer, evidence) for slicer in slicers]

@@ -116,6 +116,11 @@ class Policy:
     selected: bool | None = None
     source: str = "given in Python"
 
+    def check_baseline(self, baseline: Report | None) -> None:
+        """Raise PolicyError DV304 where the policy limits an increase and there is nothing to compare with."""
+        if baseline is None and any(gate.kind == "max_increase" for gate in self.gates):
+            raise PolicyError("DV304", "the policy limits an increase (max_increase): pass baseline= (--baseline RUN)")
+
     @classmethod
     def load(cls, path: str | Path) -> Policy:
         """Read a TOML file: [gate], [[waive]] and [test_split], under [tool.divulge] in a pyproject.toml.
@@ -275,10 +280,7 @@ def judge(
     invalid = any(row["status"] == "invalid" for row in controls)
     if policy is None:
         return Judgement(Verdict.INVALID if invalid else Verdict.NOT_GATED, doubtful + leaks, [], controls)
-    if baseline is None and any(gate.kind == "max_increase" for gate in policy.gates):
-        raise PolicyError(
-            "DV304", "the policy limits an increase (max_increase): pass baseline= or --baseline run.json"
-        )
+    policy.check_baseline(baseline)
     today = today or datetime.date.today()
     live = [waiver for waiver in policy.waivers if waiver.expires is None or waiver.expires >= today]
     index = _Index(report)
@@ -414,7 +416,7 @@ def _checks(gate: Gate, index: _Index, base: _Index | None, gates: int) -> list[
         else:
             outcome, reason = "INCONCLUSIVE", reason or (None if pass_at else "it has no interval")
         figure = {"value": value, "low": shown[0], "high": shown[1], "outcome": outcome, "reason": reason}
-        checks.append({"attack": row["attack"], "slice": row["slice"], **figure})
+        checks.append({"attack": row["attack"], "slice": row["slice"], "fpr": row["fpr"], **figure})
     return checks
 
 
@@ -443,10 +445,11 @@ def _gate_row(gate: Gate, checks: list[Row], checked: int) -> Row:
     """A gate's row: its worst figure."""
     head = {"gate": gate.name, "kind": gate.kind, "limit": gate.limit, "checked": checked}
     if not checks:
+        nothing = {"fpr": NAN, "value": NAN, "low": NAN, "high": NAN}
         if checked:
-            return {**head, "outcome": "PASS", "reason": "every figure above the limit is waived"}
+            return {**head, **nothing, "outcome": "PASS", "reason": "every figure above the limit is waived"}
         what = "no slice is large enough" if gate.of_slices else "the report has no such figure"
-        return {**head, "outcome": "INCONCLUSIVE", "value": NAN, "low": NAN, "high": NAN, "reason": what}
+        return {**head, **nothing, "outcome": "INCONCLUSIVE", "reason": what}
 
     def badness(check: Row) -> tuple[int, float]:
         end = check["low"] if check["outcome"] == "FAIL" else check["high"]

@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "findings": ("code", "severity", "slice", "attack", "text", "fix", "waived"),
     "controls": ("control", "code", "status", "value", "low", "high", "text", "reason"),
     "gates": (
-        "gate", "kind", "limit", "attack", "slice", "value", "low", "high", "checked", "outcome", "reason",
+        "gate", "kind", "limit", "attack", "slice", "fpr", "value", "low", "high", "checked", "outcome", "reason",
     ),
     "curve": ("attack", "slice", "threshold", "tpr", "fpr", "low", "high"),
     "bounds": ("row", "low", "high"),

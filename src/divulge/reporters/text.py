@@ -228,7 +228,8 @@ def _gate_notes(page: Page, row: Row) -> list[str]:
     if row["slice"] not in (None, EVERYONE):
         notes.append(f"worst of {row['checked']:,} figures: {page.name(row['slice'], page.width - 30)}")
     elif row["checked"] > 1 and row["attack"]:
-        notes.append(f"worst of {row['checked']:,} figures: {page.name(row['attack'], 40)}")
+        at = f" at FPR {row['fpr']:g}" if _stem(row) == "tail" and known(row["fpr"]) else ""
+        notes.append(f"worst of {row['checked']:,} figures: {page.name(row['attack'], 40)}{at}")
     return notes
 
 
