@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import divulge
-from divulge import Estimate, Evidence, InputError, Policy, Unavailable, Verdict, attacks, blocks, pipeline
+from divulge import Estimate, Evidence, InputError, Policy, Unavailable, Verdict, attacks, blocks, measuring
 from divulge.attacks import ClassWise, Threshold
 from divulge.folds import content_hashes, halves, identified
 from divulge.metrics import TprAtFpr
@@ -402,7 +402,7 @@ def test_a_slices_p_is_the_smallest_level_at_which_its_low_end_is_above_zero(lea
 def test_holm_equals_its_naive_twin():
     raw = [0.04, 0.001, float("nan"), 0.01, 0.5, 0.01, 0.9]
     rows = [{"p": p} for p in raw]
-    pipeline._holm(rows)
+    measuring.holm(rows)
     tested = sorted(p for p in raw if p == p)
     wanted = {p: min(1, max(q * (len(tested) - tested.index(q)) for q in tested if q <= p)) for p in tested}
     for row, p in zip(rows, raw, strict=True):

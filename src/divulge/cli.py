@@ -22,8 +22,8 @@ from divulge import terminal
 from divulge.codes import CODES
 from divulge.errors import InputError, PolicyError
 from divulge.evidence import Evidence
+from divulge.limits import INCONCLUSIVE_WAYS, Policy
 from divulge.pipeline import audit
-from divulge.policy import INCONCLUSIVE_WAYS, Policy
 from divulge.report import Report
 from divulge.slices import MIN_N
 from divulge.terminal import logger

@@ -8,7 +8,6 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,18 +15,18 @@ from numpy.typing import NDArray
 
 from divulge import attacks as attack_family
 from divulge import controls as control_family
-from divulge import intervals, selection
+from divulge import measuring
 from divulge import metrics as metric_family
 from divulge import slices as slice_family
 from divulge.attacks import Attack, NamedAttack
 from divulge.blocks import in_parallel
-from divulge.codes import CODES
 from divulge.controls import CONTROL_ERROR, Outcome, Setting, Shared
 from divulge.errors import InputError, Unavailable
+from divulge.findings import leaks_by_score, leaks_of_all
 from divulge.folds import content_hashes, digest, effective_shares, halves, identified
-from divulge.metrics import FPRS, NAN, Curve, Estimate, Metric, NamedMetric
+from divulge.metrics import FPRS, Estimate, Metric
 from divulge.report import LADDER, Report, Row, table_of
-from divulge.roc import CrossFit, Ranked, Roc, exact_slices, rank, tags
+from divulge.roc import Ranked, Roc, exact_slices, rank, tags
 from divulge.signals import compute, why_unavailable
 from divulge.slices import EVERYONE, MIN_N, Merged, Slicer
 from divulge.version import VERSION
@@ -107,46 +106,46 @@ def audit(
     def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, list[Row], list[Row], list[Row]]:
         attack, ranked = item
         roc = next(exact_slices(ranked, tag, np.zeros(1, np.int32), 1, fitted=attack.fitted, effective=effective))
-        return roc, *_measure_everyone(attack.name, roc, everyones, error)
+        return roc, *measuring.of_everyone(attack.name, roc, everyones, error)
 
     measured = in_parallel(of_everyone, scored, lambda: steps.next("measuring"))
     rocs = {attack.name: roc for (attack, _), (roc, *_) in zip(scored, measured, strict=True)}
     first = next(iter(rocs.values()))
     carried = [fpr for fpr in FPRS if metric_family.too_few(first, fpr) is None]
     tests = sum(int(merged.measured.sum()) for merged in partitions) + len(carried) + 1
-    table = _Results()
+    table, names = measuring.Results(), [attack.name for attack, _ in scored]
     for _, rows, bounds, _ in measured:
         table.add(rows, bounds)
-    table.add(*_best_of_everyone(rocs, error))
-    table.add(_accuracy(ready.evidence, error), [])
+    table.add(*measuring.best_of_everyone(rocs, error))
+    table.add(measuring.accuracy(ready.evidence, error), [])
     curve = [row for *_, rows in measured for row in rows]
-    leaks = _leaks_of_all(rocs, carried, error, tests)
+    leaks = leaks_of_all(rocs, carried, error, tests)
     aucs = {name: metric_family.auc(roc, 2 * CONTROL_ERROR) for name, roc in rocs.items()}
-    del measured, rocs  # the largest arrays of an audit, and nothing after this needs them
+    del measured, rocs, first  # the largest arrays of an audit, and nothing after this needs them
 
     steps.next("controls")
     setting = _setting(ready, aucs, shared, sorted(evidence.signals), seed)
     outcomes = control_family.run(trials, setting)
-    curve += [row for outcome in outcomes for row in _curve_rows(f"(blind: {outcome.control})", outcome.curve)]
+    curve += [row for outcome in outcomes for row in measuring.curve_rows(f"(blind: {outcome.control})", outcome.curve)]
 
-    def of_slice(item: tuple[Merged, tuple[NamedAttack, Ranked]]) -> list[_Slice]:
+    def of_slice(item: tuple[Merged, tuple[NamedAttack, Ranked]]) -> list[measuring.SliceFigures]:
         merged, (attack, ranked) = item
         part = merged.partition
         rocs = exact_slices(
             ranked, tag, part.codes, len(part.labels), part.rows, fitted=attack.fitted, effective=effective
         )
-        return _measure_slices(merged, rocs, of_slices, error)
+        return measuring.of_slices(merged, rocs, of_slices, error)
 
     tasks = [(merged, item) for merged in partitions for item in scored]
     by_task = in_parallel(of_slice, tasks, lambda: steps.next("measuring slices"))
-    slice_rows: list[Row] = [_slice_row(EVERYONE, EVERYONE, member)]
+    slice_rows: list[Row] = [measuring.slice_row(EVERYONE, EVERYONE, member)]
     for at, merged in enumerate(partitions):
         of_partition = by_task[at * len(scored) : (at + 1) * len(scored)]
-        rows, best, bounds, p = _combine(merged, of_partition, [attack.name for attack, _ in scored], error, tests)
+        rows, best, bounds, p = measuring.combined(merged, of_partition, names, error, tests)
         table.add(best, bounds)
         table.add(rows, [])
-        slice_rows += _slice_rows(merged, p)
-    _holm(slice_rows)
+        slice_rows += measuring.slice_rows(merged, p)
+    measuring.holm(slice_rows)
 
     meta |= {"tests": tests, "slices": [merged.partition.name for merged in partitions]}
     tables = {
@@ -156,7 +155,7 @@ def audit(
         "attacks": table_of("attacks", ready.statuses),
         "curve": table_of("curve", curve),
         "controls": table_of("controls", [_control_row(outcome) for outcome in outcomes]),
-        "findings": table_of("findings", _leaks_by_score(table.rows) + leaks),
+        "findings": table_of("findings", leaks_by_score(table.rows) + leaks),
         "gates": table_of("gates", []),
     }
     steps.last()
@@ -346,246 +345,4 @@ def _control_row(outcome: Outcome) -> Row:
         "high": outcome.measured.high,
         "text": outcome.text,
         "reason": outcome.reason,
-    }
-
-
-# --------------------------------------------------------------------------------------------------- measuring
-
-
-class _Results:
-    """Rows of the results, and the bounds that belong to some of them."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.bounds: list[Row] = []
-
-    def add(self, rows: list[Row], bounds: list[Row]) -> None:
-        """`bounds` rows count from the first of `rows`."""
-        start = len(self.rows)
-        self.rows += rows
-        self.bounds += [{**bound, "row": start + bound["row"]} for bound in bounds]
-
-
-def _row(attack: str, slice: str, metric: str, estimate: Estimate, sizes: tuple[int, int], **rates: float) -> Row:
-    return {
-        "attack": attack,
-        "slice": slice,
-        "metric": metric,
-        "fpr": rates.get("fpr", NAN),
-        "prior": rates.get("prior", NAN),
-        **estimate._asdict(),
-        "members": sizes[0],
-        "nonmembers": sizes[1],
-    }
-
-
-def _ladder(row: int, estimate: Estimate, at: Callable[[float], Estimate], error: float) -> list[Row]:
-    """The bounds of one estimate at each level, where it has an interval."""
-    if np.isnan(estimate.low) and np.isnan(estimate.high):
-        return []
-    ends = [estimate if level == 1 else at(error * level) for level in LADDER]
-    return [{"row": row, "low": [end.low for end in ends], "high": [end.high for end in ends]}]
-
-
-def _measure_everyone(
-    attack: str, roc: Roc, metrics: Iterable[NamedMetric], error: float
-) -> tuple[list[Row], list[Row], list[Row]]:
-    """Results, bounds and curve of one attack over all rows."""
-    rows: list[Row] = []
-    bounds: list[Row] = []
-    sizes = (roc.n_members, roc.n_nonmembers)
-    for metric in metrics:
-        estimate = metric.call(roc, error)
-        bounds += _ladder(len(rows), estimate, partial(metric.call, roc), error)
-        rows.append(_row(attack, EVERYONE, metric.name, estimate, sizes, fpr=metric.fpr, prior=metric.prior))
-    return rows, bounds, _curve_rows(attack, metric_family.curve(roc, error))
-
-
-def _curve_rows(attack: str, curve: Curve | None) -> list[Row]:
-    """A curve's points as rows; None has none."""
-    if curve is None:
-        return []
-    return [
-        {"attack": attack, "slice": EVERYONE, **dict(zip(curve._fields, point, strict=True))}
-        for point in zip(*(column.tolist() for column in curve), strict=True)
-    ]
-
-
-def _best_of_everyone(rocs: Mapping[str, Roc], error: float) -> tuple[list[Row], list[Row]]:
-    """The score and the tail at each FPR, with their bounds."""
-    first = next(iter(rocs.values()))
-    sizes = (first.n_members, first.n_nonmembers)
-    score = selection.score(rocs, error)
-    rows = [
-        _row(
-            selection.select({name: roc.cross_fit for name, roc in rocs.items()}).attack,
-            EVERYONE,
-            "score",
-            score,
-            sizes,
-        )
-    ]
-    bounds = _ladder(0, score, lambda level: selection.score(rocs, level), error)
-    for fpr in FPRS:
-        tails = selection.tails_at(rocs, fpr, [error * level for level in LADDER])
-        for metric, ends in (("tail_tpr", [t.tpr for t in tails]), ("tail_lift", [t.lift for t in tails])):
-            at = dict(zip((error * level for level in LADDER), ends, strict=True))
-            bounds += _ladder(len(rows), ends[0], at.__getitem__, error)
-            rows.append(_row(tails[0].attack, EVERYONE, metric, ends[0], sizes, fpr=fpr))
-    return rows, bounds
-
-
-def _accuracy(evidence: Evidence, error: float) -> list[Row]:
-    """How often the model itself is right on each side."""
-    if "correct" not in evidence.signals:
-        return []
-    right = evidence.signals["correct"] >= 1
-    rows = []
-    for metric, side in (("member_accuracy", evidence.member), ("nonmember_accuracy", ~evidence.member)):
-        k, n = int(right[side].sum()), int(side.sum())
-        low, high = intervals.wilson(k, n, error)
-        sizes = (n, 0) if metric == "member_accuracy" else (0, n)
-        rows.append(_row("(model)", EVERYONE, metric, Estimate(k / n, float(low), float(high)), sizes))
-    return rows
-
-
-class _Slice(NamedTuple):
-    """One attack's figures of one slice."""
-
-    fit: CrossFit
-    estimates: list[tuple[NamedMetric, Estimate]]
-
-
-def _measure_slices(merged: Merged, rocs: Iterable[Roc], metrics: Sequence[NamedMetric], error: float) -> list[_Slice]:
-    """One attack's figures of every measured slice of a partition."""
-    return [
-        _Slice(roc.cross_fit, [(metric, metric.call(roc, error)) for metric in metrics])
-        for roc, measured in zip(rocs, merged.measured, strict=True)
-        if measured
-    ]
-
-
-def _combine(
-    merged: Merged, by_attack: Sequence[Sequence[_Slice]], names: Sequence[str], error: float, tests: int
-) -> tuple[list[Row], list[Row], list[Row], NDArray[np.float64]]:
-    """A partition's rows by attack, its scores with their bounds, and each slice's p.
-
-    A slice's score has an interval at error / tests: all slices' hold together.
-    """
-    at = np.flatnonzero(merged.measured)
-    labels = [merged.partition.labels[i] for i in at]
-    sizes = list(zip(merged.members[at].tolist(), merged.nonmembers[at].tolist(), strict=True))
-    rows = [
-        _row(name, labels[i], metric.name, estimate, sizes[i], fpr=metric.fpr, prior=metric.prior)
-        for name, of_attack in zip(names, by_attack, strict=True)
-        for i, of_slice in enumerate(of_attack)
-        for metric, estimate in of_slice.estimates
-    ]
-    if not labels:
-        return rows, [], [], np.zeros(0)
-    chosen = [
-        selection.select({name: of_attack[i].fit for name, of_attack in zip(names, by_attack, strict=True)})
-        for i in range(len(labels))
-    ]
-    counts = intervals.AdvantageCounts(*np.array([pick.counts for pick in chosen], dtype=np.float64).T)
-    tp, fp, _, _, members, nonmembers = (np.asarray(count) for count in counts)
-    together = intervals.advantage(counts, error / tests)
-    ladder = intervals.advantage(
-        intervals.AdvantageCounts(*(np.asarray(count)[:, None] for count in counts)), error * np.array(LADDER)
-    )
-    value = tp / members - fp / nonmembers
-    best = [
-        _row(pick.attack, label, "score", Estimate(float(v), float(low), float(high), pick.reason), size)
-        for pick, label, v, low, high, size in zip(chosen, labels, value, *together, sizes, strict=True)
-    ]
-    bounds = [
-        {"row": i, "low": ladder.low[i].tolist(), "high": ladder.high[i].tolist()}
-        for i, pick in enumerate(chosen)
-        if pick.reason is None
-    ]
-    return rows, best, bounds, intervals.advantage_p(counts)
-
-
-# ------------------------------------------------------------------------------------------ slices and findings
-
-
-def _slice_row(partition: str, label: str, member: NDArray[np.bool_]) -> Row:
-    members = int(member.sum())
-    return {
-        "partition": partition,
-        "slice": label,
-        "members": members,
-        "nonmembers": len(member) - members,
-        "merged": [],
-        "p": NAN,
-    }
-
-
-def _slice_rows(merged: Merged, p: NDArray[np.float64]) -> list[Row]:
-    part = merged.partition
-    measured = iter(p.tolist())
-    return [
-        {
-            "partition": part.name,
-            "slice": label,
-            "members": int(merged.members[i]),
-            "nonmembers": int(merged.nonmembers[i]),
-            "merged": list(merged.merged) if merged.merged and i == len(part.labels) - 1 else [],
-            "p": next(measured) if merged.measured[i] else NAN,
-        }
-        for i, label in enumerate(part.labels)
-    ]
-
-
-def _holm(rows: list[Row]) -> None:
-    """Replace the slices' p by Holm's, which hold together; in place."""
-    tested = sorted((row for row in rows if not np.isnan(row["p"])), key=lambda row: float(row["p"]))
-    largest = 0.0
-    for at, row in enumerate(tested):
-        largest = max(largest, min(1.0, row["p"] * (len(tested) - at)))
-        row["p"] = largest
-
-
-def _leaks_by_score(results: Sequence[Row]) -> list[Row]:
-    """A leak finding a score whose interval is above 0; a slice's interval already allows for all tests."""
-    return [
-        _leak(
-            "DV101" if row["slice"] == EVERYONE else "DV102",
-            row["slice"],
-            row["attack"],
-            f"score {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] is credibly above 0",
-        )
-        for row in results
-        if row["metric"] == "score" and row["low"] > 0
-    ]
-
-
-def _leaks_of_all(rocs: Mapping[str, Roc], carried: Sequence[float], error: float, tests: int) -> list[Row]:
-    """Leak findings of the tail and of the attacks' direction: with the slices one family of `tests`."""
-    findings = []
-    for fpr in carried:
-        tail = selection.tail_at(rocs, fpr, error / tests)
-        if tail.tpr.low > fpr:
-            text = (
-                f"at FPR {fpr:g} the attack finds {tail.tpr.value:.3%} of the members [{tail.tpr.low:.3%}, "
-                f"{tail.tpr.high:.3%}], {tail.lift.value:.1f} times chance"
-            )
-            findings.append(_leak("DV103", EVERYONE, tail.attack, text))
-    for name, roc in rocs.items():
-        estimate = metric_family.auc(roc, error / (tests * len(rocs)))
-        if estimate.high < 0.5:
-            text = f"the AUC of {name} is {estimate.value:.3f}, credibly below 0.5: its direction is wrong"
-            findings.append(_leak("DV104", EVERYONE, name, text))
-    return findings
-
-
-def _leak(code: str, slice: str, attack: str, text: str) -> Row:
-    return {
-        "code": code,
-        "severity": "warning",
-        "slice": slice,
-        "attack": attack,
-        "text": text,
-        "fix": CODES[code].fix,
-        "waived": False,
     }

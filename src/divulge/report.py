@@ -6,9 +6,8 @@ an interval are kept at a ladder of error levels, so that a gate can take the le
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from divulge import atomic
 from divulge.codes import CODES
 from divulge.errors import InputError, PrivacyGateError
-from divulge.metrics import NAN, Estimate, named
+from divulge.metrics import Estimate, named
 from divulge.selection import Tail, headline
 from divulge.slices import EVERYONE
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from divulge.policy import Policy
 
-SCHEMA = "divulge-run-1"
 LADDER = tuple(4.0**-step for step in range(11))
 """Shares of the report's error probability at which bounds are kept; a gate takes the first that is small enough."""
 
@@ -268,13 +266,16 @@ class Report:
 
     def to_json(self) -> str:
         """The run file's text: schema divulge-run-1, the same bytes for the same report."""
-        tables = {
-            name: {column: _packed(self.tables[name][column]) for column in COLUMNS[name]}
-            for name in COLUMNS
-            if name in self.tables
-        }
-        body = {"schema": SCHEMA, "meta": self.meta, "tables": tables}
-        return json.dumps(_plain(body), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+        from divulge.runfile import written
+
+        return written(self)
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "the text") -> Report:
+        """Read a run file's text; errors as for `load`."""
+        from divulge.runfile import parsed
+
+        return cls(*parsed(text, source))
 
     def save(self, path: str | Path) -> None:
         """Write the run file, whole or not at all."""
@@ -296,40 +297,6 @@ class Report:
             ) from error
         return cls.from_json(text, source=str(path))
 
-    @classmethod
-    def from_json(cls, text: str, *, source: str = "the text") -> Report:
-        """Read a run file's text; errors as for `load`."""
-        try:
-            body = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError("DV055", f"{source} is not JSON ({error}); expected a file that divulge wrote") from error
-        found = body.get("schema") if isinstance(body, dict) else None
-        if found != SCHEMA:
-            raise InputError(
-                "DV055", f"{source} has schema {found!r}, expected {SCHEMA!r}; write it with divulge audit"
-            )
-        try:
-            verdict, tables = Verdict(body["meta"]["verdict"]), body["tables"]
-            loaded = {
-                name: {column: _unpacked(name, column, tables[name][column]) for column in columns}
-                for name, columns in COLUMNS.items()
-                if name in tables
-            }
-            missing = [name for name in ("results", "slices", "attacks", "findings", "bounds") if name not in loaded]
-            for table in loaded.values():
-                if len({len(cells) for cells in table.values()}) > 1:
-                    raise ValueError("columns of different lengths")
-            confidence = body["meta"]["confidence"]
-            if not _is_number(confidence) or not 0.5 <= confidence < 1:
-                raise ValueError(f"a confidence of {confidence!r:.80}")
-            if max(loaded.get("bounds", {}).get("row", ()), default=-1) >= len(loaded["results"]["value"]):
-                raise ValueError("bounds of a row that results do not have")
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            raise InputError("DV055", f"{source} is damaged: {type(error).__name__} {error}") from error
-        if missing:
-            raise InputError("DV055", f"{source} is damaged: no table {missing[0]!r}")
-        return cls({**body["meta"], "verdict": verdict.value}, loaded)
-
 
 def _same(wanted: float, found: float | None) -> bool:
     if found is None or math.isnan(found):
@@ -339,76 +306,3 @@ def _same(wanted: float, found: float | None) -> bool:
 
 def _estimate(row: Row) -> Estimate:
     return Estimate(row["value"], row["low"], row["high"], row.get("reason"))
-
-
-_NUMBERS = {"fpr", "prior", "value", "low", "high", "p", "limit", "threshold", "tpr"}
-
-
-def _packed(cells: Sequence[Any]) -> Any:
-    """A column of texts as its distinct texts and their numbers: a name of any length is written once."""
-    if not any(isinstance(cell, str) for cell in cells) or len(set(map(str, cells))) * 2 > len(cells):
-        return list(cells)
-    texts = list(dict.fromkeys(cell for cell in cells if cell is not None))
-    place: dict[Any, int] = {text: at for at, text in enumerate(texts)}
-    return {"texts": texts, "codes": [-1 if cell is None else place[cell] for cell in cells]}
-
-
-def _unpacked(table: str, name: str, column: Any) -> list[Any]:
-    """A column's cells, each of the kind that the schema says."""
-    if isinstance(column, dict):
-        texts, codes = column["texts"], column["codes"]
-        if not all(type(code) is int and -1 <= code < len(texts) for code in codes):
-            raise ValueError(f"{table}.{name} has a code without a text")
-        column = [None if code < 0 else texts[code] for code in codes]
-    elif type(column) is not list:
-        raise ValueError(f"{table}.{name} is no list")
-    if table == "bounds" and name != "row":
-        cells = [[_number(item) for item in cell] for cell in column]
-        right = all(len(cell) == len(LADDER) for cell in cells)
-    elif name in _NUMBERS:
-        return [_number(cell) for cell in column]
-    else:
-        cells = column
-        right = all(map(_KINDS.get(name, _is_text), cells))
-    if not right:
-        raise ValueError(f"{table}.{name} holds another kind of value")
-    return cells
-
-
-def _is_number(cell: Any) -> bool:
-    return type(cell) in (int, float)
-
-
-def _is_text(cell: Any) -> bool:
-    return cell is None or type(cell) is str
-
-
-def _is_count(cell: Any) -> bool:
-    return type(cell) is int and cell >= 0
-
-
-_KINDS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("members", "nonmembers", "checked", "row"), _is_count),
-    "merged": lambda cell: type(cell) is list and all(type(name) is str for name in cell),
-    "waived": lambda cell: type(cell) is bool,
-}
-
-
-def _number(cell: Any) -> float:
-    """null is NaN."""
-    if cell is None:
-        return NAN
-    if not _is_number(cell):
-        raise ValueError(f"expected a number, got {cell!r:.80}")
-    return float(cell)
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
