@@ -337,7 +337,7 @@ def test_a_save_that_stops_leaves_the_old_file(
     small().save(path)
     before = path.read_bytes()
     monkeypatch.setattr("divulge.atomic._to_disk", lambda path: (_ for _ in ()).throw(stop()))
-    with pytest.raises(stop):
+    with pytest.raises(InputError if stop is OSError else stop):
         small().take([0]).save(path)
     assert os.listdir(tmp_path) == [path.name]
     assert path.read_bytes() == before

@@ -44,7 +44,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:  # a full disk, most often
-        raise InputError("DV035", f"cannot write {target}: {error.strerror or error}. Nothing was changed.") from error
+        reason = error.strerror or type(error).__name__
+        raise InputError("DV035", f"cannot write {target}: {reason}. Nothing was changed.") from error
     finally:
         # After the rename there is nothing left to remove; after anything else, Ctrl-C included, there is.
         temporary.unlink(missing_ok=True)
