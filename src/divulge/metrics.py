@@ -9,7 +9,7 @@ the name, FPR and prior under which the report keeps it. What the sample cannot 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from divulge import intervals
 from divulge.errors import InputError
-from divulge.roc import Roc, peak
+from divulge.roc import HALVES, CrossFit, Roc, peak
 
 NAN = float("nan")
 FPRS = (0.0001, 0.001, 0.01, 0.05)  # where the tail is measured
@@ -81,6 +81,29 @@ def auc(roc: Roc, error: float) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
+def advantage_counts(chosen: Sequence[CrossFit], best: CrossFit) -> intervals.AdvantageCounts:
+    """What a cross-fitted advantage is counted from: the rates of both ways, averaged by precision.
+
+    Averaged, not pooled: where groups make the halves uneven, pooling counts at two thresholds would make an advantage
+    of the difference in make-up. The counts are those that have the averages' precision.
+
+    Args:
+        chosen: for each half, the cross-fit whose threshold was chosen on it; all of the same rows.
+        best: that of the attack that is best on all rows.
+    """
+    members, nonmembers = best.members, best.nonmembers
+    weight = 1 / (1 / members + 1 / nonmembers)
+    weight = weight / weight.sum()
+    tpr = sum(float(weight[half] * fit.tp[half] / members[half]) for half, fit in enumerate(chosen))
+    fpr = sum(float(weight[half] * fit.fp[half] / nonmembers[half]) for half, fit in enumerate(chosen))
+    count_m, count_n = (
+        share / float((np.square(weight) / sizes).sum())
+        for share, sizes in zip(best.effective, (members, nonmembers), strict=True)
+    )
+    all_rows = (count_m * best.best_tp / float(members.sum()), count_n * best.best_fp / float(nonmembers.sum()))
+    return intervals.AdvantageCounts(count_m * tpr, count_n * fpr, *all_rows, count_m, count_n)
+
+
 def advantage_estimate(counts: intervals.AdvantageCounts, error: float) -> Estimate:
     """The cross-fitted advantage and its score interval, from counts; scalar."""
     tp, fp, _, _, members, nonmembers = (float(x) for x in counts)  # type: ignore[arg-type]
@@ -95,9 +118,10 @@ def advantage(roc: Roc, error: float) -> Estimate:
 
     May be negative: it is shown as it is. Interval: `intervals.advantage`, for the best advantage in the population.
     """
-    from divulge.selection import score
-
-    return score({"": roc}, error)
+    fit = roc.cross_fit
+    if fit.lacking:
+        return undefined(fit.lacking)
+    return advantage_estimate(advantage_counts([fit] * HALVES, fit), error)
 
 
 def max_advantage(roc: Roc, error: float) -> Estimate:

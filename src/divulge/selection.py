@@ -16,6 +16,7 @@ from divulge.metrics import (
     FPRS,
     NAN,
     Estimate,
+    advantage_counts,
     advantage_estimate,
     allowed_rank,
     too_few,
@@ -37,10 +38,7 @@ class Selected(NamedTuple):
 
 
 def select(fits: Mapping[str, CrossFit]) -> Selected:
-    """Choose attack and threshold on one half, measure on the other; the rates of both ways averaged by precision.
-
-    Averaged, not pooled: where groups make the halves uneven, pooling counts at two thresholds would make an advantage
-    of the difference in make-up. The counts are those that have the averages' precision.
+    """Choose attack and threshold on one half, measure on the other, both ways.
 
     Args:
         fits: each attack's, of the same rows; the first of equals is taken.
@@ -56,16 +54,7 @@ def select(fits: Mapping[str, CrossFit]) -> Selected:
     if first.lacking:
         return Selected(top, intervals.AdvantageCounts(*[NAN] * 6), first.lacking)
     best = [fits[max(names, key=lambda name: fits[name].chosen[half])] for half in range(HALVES)]
-    weight = np.array([1 / (1 / fit.members[half] + 1 / fit.nonmembers[half]) for half, fit in enumerate(best)])
-    weight /= weight.sum()
-    tpr = sum(float(weight[half] * fit.tp[half] / fit.members[half]) for half, fit in enumerate(best))
-    fpr = sum(float(weight[half] * fit.fp[half] / fit.nonmembers[half]) for half, fit in enumerate(best))
-    sizes = (first.members, first.nonmembers)
-    count_m, count_n = (
-        share / float((np.square(weight) / size).sum()) for share, size in zip(first.effective, sizes, strict=True)
-    )
-    all_rows = (count_m * fits[top].best_tp / m, count_n * fits[top].best_fp / n)
-    counts = intervals.AdvantageCounts(count_m * tpr, count_n * fpr, *all_rows, count_m, count_n)
+    counts = advantage_counts(best, fits[top])
     return Selected(top, counts, None)
 
 
