@@ -74,12 +74,12 @@ def baseline(splits: Splits, curves: bool) -> Callable[[], None]:
     return run
 
 
-def ours(splits: Splits, slices: tuple[str, ...]) -> Callable[[], None]:
+def ours(splits: Splits, slices: tuple[str, ...], controls: str | tuple[str, ...] = ()) -> Callable[[], None]:
     import divulge
 
     def run() -> None:
         evidence = divulge.Evidence.from_splits(*splits)
-        divulge.audit(evidence, attacks=SIGNALS, slices=slices)
+        divulge.audit(evidence, attacks=SIGNALS, slices=slices, controls=controls)
 
     return run
 
@@ -90,29 +90,41 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def time_case(case: Case, scale: float, repeats: int) -> dict[str, object]:
+class Timed(NamedTuple):
+    """Medians of pairs, with the least and the most: audit / baseline, the same with controls, controls / audit."""
+
+    against: str
+    controlled: str
+    added: str
+    seconds: list[float]
+
+
+def time_case(case: Case, scale: float, repeats: int) -> Timed:
     splits = make(case, scale)
     theirs, mine = baseline(splits, case.baseline != "softmax"), ours(splits, case.slices)
-    theirs(), mine()
-    pairs = [(seconds(mine), seconds(theirs)) for _ in range(repeats)]
-    ratios = sorted(a / b for a, b in pairs)
-    return {
-        "case": case.title,
-        "against": case.baseline,
-        "ratio": [round(float(x), 3) for x in (np.median(ratios), ratios[0], ratios[-1])],
-        "limit": case.limit,
-        "seconds": [round(float(x), 2) for x in np.median(pairs, axis=0)],
-    }
+    controlled = ours(splits, case.slices, "default")
+    theirs(), mine(), controlled()
+    runs = np.array([(seconds(mine), seconds(theirs), seconds(controlled)) for _ in range(repeats)])
+    return Timed(
+        against=_middle(runs[:, 0] / runs[:, 1]),
+        controlled=_middle(runs[:, 2] / runs[:, 1]),
+        added=_middle(runs[:, 2] / runs[:, 0] - 1),
+        seconds=np.median(runs, axis=0).round(2).tolist(),
+    )
+
+
+def _middle(ratios: np.ndarray) -> str:
+    return f"{np.median(ratios):.2f} [{ratios.min():.2f}, {ratios.max():.2f}]"
 
 
 def memory_of(name: str, scale: float) -> dict[str, float]:
-    """In this (fresh) process: peak memory of door and audit beyond what was there with the caller's arrays, MB."""
+    """In this (fresh) process: peak memory of door, audit and controls beyond the caller's arrays, MB."""
     case = CASES[name]
     splits = make(case, scale)
     own = sum(array.nbytes for side in splits for array in side.values())
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _status("VmRSS")
-    ours(splits, case.slices)()
+    ours(splits, case.slices, "default")()
     extra = _status("VmHWM") - before
     return {"arrays": own / 1e6, "extra": extra, "allowed": 1.25 * own / 1e6 + 250}
 
@@ -134,10 +146,10 @@ def main() -> None:
     print(f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}")
     for name, case in CASES.items():
         timed = time_case(case, options.scale, options.repeats)
-        median, low, high = timed["ratio"]
-        mine, theirs = timed["seconds"]
-        print(f"\n{case.title}\n  time:   {median} of {case.baseline} [{low}, {high}], limit {case.limit}")
-        print(f"          {mine} s against {theirs} s, medians of {options.repeats} pairs")
+        mine, theirs, controlled = timed.seconds
+        print(f"\n{case.title}\n  time:   {timed.against} of {case.baseline}, limit {case.limit}")
+        print(f"          with controls {timed.controlled}; they add {timed.added} of the audit, limit 1.00")
+        print(f"          seconds: {mine}, with controls {controlled}, {case.baseline} {theirs}")
         if sys.platform == "linux":
             command = [sys.executable, __file__, "--memory-of", name, "--scale", str(options.scale)]
             memory = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -127,7 +127,8 @@ def advantage(roc: Roc, error: float) -> Estimate:
 def max_advantage(roc: Roc, error: float) -> Estimate:
     """The largest abs(TPR - FPR) over all thresholds, as TensorFlow Privacy reports it: optimistic, no interval."""
     m, n = roc.n_members, roc.n_nonmembers
-    largest = max(peak(roc.tp_all, roc.fp_all, m, n)[1], peak(roc.fp_all, roc.tp_all, n, m)[1])
+    tp, fp = roc.tp_all, roc.fp_all
+    largest = max(peak(tp, fp, m, n)[1], peak(fp, tp, n, m)[1])
     return Estimate(largest, NAN, NAN, OPTIMISTIC)
 
 
@@ -191,7 +192,7 @@ def curve(roc: Roc, error: float, points: int = 512) -> Curve:
     counts = np.concatenate(([0.0], np.geomspace(1, n, half), np.linspace(0, n, half)))
     at = np.unique(np.searchsorted(roc.fp_all, np.floor(counts), side="right") - 1)
     at = np.unique(np.concatenate(([0], at)))
-    tpr, fpr = roc.tp_all[at] / roc.n_members, roc.fp_all[at] / n
+    tpr, fpr = roc.tp[:, at].sum(axis=0) / roc.n_members, roc.fp_all[at] / n
     low, high = tpr_bounds(roc, fpr, error)
     threshold = np.where(np.isinf(roc.thresholds[at]), NAN, roc.thresholds[at].astype(np.float64))
     return Curve(threshold, tpr, fpr, np.minimum(low, tpr), np.maximum(high, tpr))

@@ -126,6 +126,8 @@ def audit(
     steps.next("controls")
     setting = _setting(ready, aucs, shared, sorted(evidence.signals), seed)
     outcomes = control_family.run(trials, setting)
+    statuses = ready.statuses
+    del setting, ready, known  # what is left needs only the ranked scores
     curve += [row for outcome in outcomes for row in measuring.curve_rows(f"(blind: {outcome.control})", outcome.curve)]
 
     def of_slice(item: tuple[Merged, tuple[NamedAttack, Ranked]]) -> list[measuring.SliceFigures]:
@@ -152,7 +154,7 @@ def audit(
         "results": table_of("results", table.rows),
         "bounds": table_of("bounds", table.bounds),
         "slices": table_of("slices", slice_rows),
-        "attacks": table_of("attacks", ready.statuses),
+        "attacks": table_of("attacks", statuses),
         "curve": table_of("curve", curve),
         "controls": table_of("controls", [_control_row(outcome) for outcome in outcomes]),
         "findings": table_of("findings", leaks_by_score(table.rows) + leaks),

@@ -87,9 +87,9 @@ class Roc:
     fitted: bool = False
     effective: tuple[float, float] = (1.0, 1.0)
 
-    @cached_property
+    @property
     def tp_all(self) -> Counts:
-        """(k,) members at or above each threshold, both halves."""
+        """(k,) members at or above each threshold, both halves; added anew at each call."""
         return np.asarray(self.tp[0] + self.tp[1])
 
     @cached_property
@@ -121,7 +121,7 @@ class Roc:
             tp[half], fp[half] = self.tp[1 - half, at], self.fp[1 - half, at]
         best, _ = peak(self.tp_all, self.fp_all, self.n_members, self.n_nonmembers)
         sizes = self.members[::-1], self.nonmembers[::-1]
-        return CrossFit(chosen, tp, fp, *sizes, int(self.tp_all[best]), int(self.fp_all[best]), self.effective)
+        return CrossFit(chosen, tp, fp, *sizes, int(self.tp[:, best].sum()), int(self.fp_all[best]), self.effective)
 
     @cached_property
     def placement(self) -> Placement:
@@ -147,7 +147,7 @@ class Roc:
         Ties count one half. Blocks, so that the few arrays stay in a core's cache.
         """
         for start in range(0, len(self.thresholds) - 1, _BLOCK):
-            tp = self.tp_all[start : start + _BLOCK + 1].astype(np.int64)
+            tp = self.tp[:, start : start + _BLOCK + 1].sum(axis=0, dtype=np.int64)
             fp = self.fp_all[start : start + _BLOCK + 1].astype(np.int64)
             step_tp, step_fp = np.diff(tp), np.diff(fp)
             yield step_tp, 2 * self.n_nonmembers - fp[1:] - fp[:-1], step_fp, tp[1:] + tp[:-1]
@@ -159,7 +159,7 @@ class Roc:
         """
         at = np.searchsorted(self.fp_all, np.asarray(rank + 1, self.fp_all.dtype))  # else numpy converts all of it
         at = np.minimum(at, len(self.fp_all)) - 1
-        return self.tp_all[at].astype(np.int64), self.fp_all[at].astype(np.int64)
+        return self.tp[:, at].sum(axis=0, dtype=np.int64), self.fp_all[at].astype(np.int64)
 
 
 def peak(tp: Counts, fp: Counts, members: int, nonmembers: int) -> tuple[int, float]:
@@ -276,30 +276,28 @@ def exact_slices(
         fitted, effective: see `Roc`.
     """
     keys, tag = (ranked.keys, tag) if rows is None else (ranked.keys[rows], tag[rows])
-    packed = keys.astype(np.uint64)
+    sliced = slices > 1 or codes.min(initial=0) < 0
+    packed = codes.astype(np.uint64) if sliced else keys.astype(np.uint64)
+    if sliced:
+        packed <<= np.uint64(32)  # code -1 sorts behind every slice
+        packed |= keys
     packed <<= np.uint64(_TAG_BITS)
     packed |= tag
-    if slices > 1 or codes.min(initial=0) < 0:
-        packed |= codes.astype(np.uint64) << np.uint64(_CODE_SHIFT)  # -1 sorts behind every slice
     packed.sort()
     firsts = np.searchsorted(packed, np.arange(slices + 1, dtype=np.uint64) << np.uint64(_CODE_SHIFT))
-    tag = packed.astype(np.uint8) & np.uint8(3)
+    tag = packed.astype(np.uint8)
+    tag &= np.uint8(3)
     packed >>= np.uint64(_TAG_BITS)
     last = np.append(packed[1:] != packed[:-1], np.ones(min(len(packed), 1), bool))  # of each run of equal scores
     sorted_keys = packed.astype(np.uint32)
-    del packed
-    sorted_keys = sorted_keys[last]
+    del packed, keys
     dtype: np.dtype[Any] = np.dtype(np.int32 if len(tag) < np.iinfo(np.int32).max else np.int64)
-    running = np.zeros((4, len(sorted_keys) + 1), dtype)
-    for value in range(4):
-        np.compress(last, np.cumsum(tag == value, dtype=dtype), out=running[value, 1:])
-    edges = np.cumsum([0, *(np.count_nonzero(last[a:b]) for a, b in itertools.pairwise(firsts))])
-    del tag, last
-    for start, stop in itertools.pairwise(edges):
-        counts = running[:, start : stop + 1]
-        if start:
-            counts = counts - running[:, start : start + 1]
-        thresholds = ranked.scores(sorted_keys[start:stop])
+    for start, stop in itertools.pairwise(firsts):
+        ends = last[start:stop]
+        counts = np.zeros((4, np.count_nonzero(ends) + 1), dtype)
+        for value in range(4):
+            np.compress(ends, np.cumsum(tag[start:stop] == value, dtype=dtype), out=counts[value, 1:])
+        thresholds = ranked.scores(sorted_keys[start:stop][ends])
         totals = counts[:, -1].astype(np.int64)
         yield Roc(thresholds, counts[:2], counts[2:], totals[:2], totals[2:], fitted, effective)
 
