@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from divulge.controls.blind import drift, label_mix, shift
-from divulge.controls.records import alignment, duplicates, groups, kind, shared_records, ties
+from divulge.controls.blind import shift
+from divulge.controls.labels import alignment, label_mix
+from divulge.controls.order import drift
+from divulge.controls.records import duplicates, groups, kind, shared_records, ties
 from divulge.controls.sample import power, rows_for_score, smallest_score
 from divulge.controls.setting import CONTROL_ERROR, SAMPLE, Control, Outcome, Setting, Shared, not_run, subsample
 from divulge.controls.trials import null, positive, scored

@@ -1,10 +1,9 @@
-"""Records and persons on both sides; outputs that are tied, of the wrong kind, or out of step with their labels."""
+"""Records and persons on both sides; outputs that are tied or of the wrong kind."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,30 +11,32 @@ from numpy.typing import NDArray
 from divulge import folds, intervals, signals
 from divulge.controls.setting import (
     CONTROL_ERROR,
-    INVALID,
+    FEW,
     OK,
     WARNING,
     Outcome,
     Setting,
     Shared,
+    more_often,
     not_run,
     number,
-    two_rates,
 )
-from divulge.metrics import NAN, Estimate
+from divulge.metrics import Estimate
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence
 
-TIED = 0.1  # share of records that may be tied with another
+TIED = 0.1  # share of records that may be tied with many others
+MANY = 1e-5  # of the records, tied with each other, that matter: of millions of float32 some are equal by chance
+TIED_AT_TOP = 0.01  # share of records that may share the highest value
 
 
 def shared_records(evidence: Evidence, contents: NDArray[np.uint64]) -> Shared:
     """Find records that are members and non-members at once.
 
-    By id where there are ids. Else by equal feature rows, equal outputs and label, or equal outputs to four digits, in
-    this order; such twins count where they are more common across the sides than among the members, so that
-    data in which equal rows are usual raises nothing.
+    By id where there are ids. Else by equal feature rows, equal outputs and label, or equal outputs to a few digits
+    (equal signals where there are no outputs), in this order; such twins count where they are more common across the
+    sides than among the members, so that data in which equal rows are usual raises nothing.
 
     Args:
         evidence: n records.
@@ -55,7 +56,7 @@ def shared_records(evidence: Evidence, contents: NDArray[np.uint64]) -> Shared:
     for by, hashes in _twin_keys(evidence, contents):
         rows, usual = _on_both_sides(hashes, evidence.member)
         found = int((rows & ~evidence.member).sum())
-        p = two_rates(found, nonmembers, usual, members)
+        p = more_often(found, nonmembers, usual, members)
         if found >= 3 and found / nonmembers > 2 * usual / members + 0.001 and p < CONTROL_ERROR / 2:
             return Shared(by, rows, found)
     return Shared(None, none, 0)
@@ -67,7 +68,11 @@ def _twin_keys(evidence: Evidence, contents: NDArray[np.uint64]) -> Iterator[tup
         yield "feature row", folds.array_hashes(evidence.features)
     if evidence.outputs is not None and evidence.task != "regression":
         yield "output row", contents
-        yield "output row, rounded", folds.array_hashes(evidence.outputs, decimals=4)
+        if evidence.outputs.ndim == 2 and evidence.outputs.shape[1] > 2:  # fewer numbers agree by chance
+            digits = 4 if evidence.kind == "probs" else 3  # logits of 10 differ by 1e-5 from batch to batch in float32
+            yield "output row, rounded", folds.array_hashes(evidence.outputs, decimals=digits)
+    elif evidence.outputs is None and evidence.signals:
+        yield "signals", contents
 
 
 def _on_both_sides(keys: NDArray[np.uint64], member: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
@@ -113,26 +118,36 @@ def groups(setting: Setting) -> Outcome:
 
 
 def ties(setting: Setting) -> Outcome:
-    """The share of records whose signal equals another's: outputs that were rounded, or saturated in float32."""
+    """Records whose signal equals many others', above all at its top: outputs rounded, or saturated in float32."""
     evidence = setting.evidence
-    name = next((name for name in ("loss", *setting.given, "confidence") if name in _available(evidence)), None)
+    known = _available(evidence)
+    name = next((name for name in ("loss", *setting.given, "confidence") if name in known), None)
     if name is None:
         return not_run("ties", "DV205", "no signal to look at")
-    values = np.sort(signals.signal(evidence, name))
-    if values[0] == values[-1]:
+    share, top = _tied(signals.signal(evidence, name))
+    if (share > TIED or top > TIED_AT_TOP) and "log_odds" in known and name not in setting.given:
+        share, top = _tied(signals.signal(evidence, "log_odds"))  # a float32 loss underflows to 0 from log-odds of 104
+    if share == 1 == top:
         return not_run("ties", "DV205", f"all records have the same {name}")
-    new = np.append(True, values[1:] != values[:-1])
-    alone = new & np.append(new[1:], True)
-    share = 1 - float(alone.mean())
-    text = f"{share:.1%} of the records have the same {name} as another"
-    if share <= TIED:
+    text = f"{share:.1%} of the records have the same {name} as others"
+    if share <= TIED and top <= TIED_AT_TOP:
         return Outcome("ties", "DV205", OK, number(share), text)
+    if top > TIED_AT_TOP:
+        text += f", {top:.1%} the highest"
     text += ": rounded, saturated or few-valued outputs, so figures at low FPR are not measurable; export logits"
     return Outcome("ties", "DV205", WARNING, number(share), text)
 
 
+def _tied(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """The share of (n,) values that are equal to many others, and the share that is equal to the largest."""
+    values = np.sort(values)
+    runs = np.diff(np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1], [True]))))
+    many = runs[runs > max(1.0, MANY * len(values))]
+    return int(many.sum()) / len(values), int(runs[-1]) / len(values) if runs[-1] > FEW // 10 else 0.0
+
+
 def _available(evidence: Evidence) -> list[str]:
-    names = [*evidence.signals, "loss", "confidence"]
+    names = [*evidence.signals, "log_odds", "loss", "confidence"]
     return [name for name in names if signals.why_unavailable(evidence, name) is None]
 
 
@@ -148,41 +163,3 @@ def kind(setting: Setting) -> Outcome:
         text = "all logits lie between 0 and 1: are they probabilities? Then pass them as probs"
         return Outcome("kind", "DV206", WARNING, number(1.0), text)
     return Outcome("kind", "DV206", OK, number(0.0), f"the {evidence.kind} look like {evidence.kind}")
-
-
-def alignment(setting: Setting) -> Outcome:
-    """Whether each side's labels go with its outputs: shuffled or misaligned labels make a leak of nothing."""
-    evidence = setting.evidence
-    outputs, labels = evidence.outputs, evidence.labels
-    if outputs is None or labels is None or evidence.task not in ("multiclass", "binary"):
-        return not_run("alignment", "DV211", "needs outputs and one class label a record")
-    right = signals.signal(evidence, "correct")
-    part = setting.part
-    assert part.outputs is not None and part.labels is not None
-    guess = (
-        part.outputs.argmax(axis=1) if part.outputs.ndim == 2 else part.outputs > (0.5 if part.kind == "probs" else 0)
-    )
-    classes = max(int(labels.max()), int(guess.max())) + 1
-    found = {}
-    for name, side, of_part in (
-        ("members", evidence.member, part.member),
-        ("non-members", ~evidence.member, ~part.member),
-    ):
-        n = int(side.sum())
-        shares = [np.bincount(x[of_part].astype(int), minlength=classes) / of_part.sum() for x in (guess, part.labels)]
-        chance = float(shares[0] @ shares[1])
-        accuracy = float(right[side].mean())
-        z = (accuracy - chance) / math.sqrt(max(chance * (1 - chance), 1e-9) / n)
-        high = float(intervals.wilson(round(accuracy * n), n, 2 * CONTROL_ERROR / 10).high)
-        found[name] = (accuracy, chance, z, high)
-    for name, other in (("members", "non-members"), ("non-members", "members")):
-        accuracy, chance, z, high = found[name]
-        halfway = (chance + found[other][0]) / 2
-        if z < 2 and found[other][2] > 5 and high < halfway:
-            text = (
-                f"the model is right on {accuracy:.1%} of the {name}, which is chance ({chance:.1%}), and on "
-                f"{found[other][0]:.1%} of the {other}: are the {name}' labels shuffled, misaligned or coded otherwise?"
-            )
-            return Outcome("alignment", "DV211", INVALID, Estimate(accuracy, NAN, high), text)
-    text = f"accuracy {found['members'][0]:.1%} on members, {found['non-members'][0]:.1%} on non-members"
-    return Outcome("alignment", "DV211", OK, number(found["non-members"][0]), text)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 class Shared(NamedTuple):
     """Records that stand on both sides.
 
-    by: what they share: "id", "feature row", "output row", "output row, rounded", or None. rows: (n,) bool.
+    by: what they share: "id", "feature row", "output row", "output row, rounded", "signals", or None. rows: (n,) bool.
     nonmembers: how many of them are non-members.
 
     >>> Shared(None, np.zeros(2, bool), 0).nonmembers
@@ -93,8 +93,10 @@ class Setting(NamedTuple):
         halves = self.tag[rows] & np.uint8(1)
         few = Ranked(ranked.keys[rows], ranked.values)
         fitted = next(attack.fitted for attack in self.attacks if attack.name == self.best)
-        roc = next(exact_slices(few, tags(member, halves), np.zeros(1, np.int32), 1, fitted=fitted))
-        return metrics.auc(roc, error)
+        groups = self.evidence.groups
+        effective = effective_shares(member, None if groups is None else groups[rows])
+        roc = exact_slices(few, tags(member, halves), np.zeros(1, np.int32), 1, fitted=fitted, effective=effective)
+        return metrics.auc(next(roc), error)
 
     def rng(self, name: str) -> np.random.Generator:
         """A control's own random numbers, whichever others run."""
@@ -128,11 +130,13 @@ def number(value: float) -> Estimate:
 def subsample(evidence: Evidence, rows: int, seed: int) -> Evidence:
     """At most `rows` members and `rows` non-members, those of the smallest hashes, in the order of their hashes.
 
+    Rows are drawn, not groups: so as many groups as can be are in the sample.
+
     >>> from divulge.evidence import Evidence
     >>> len(subsample(Evidence(np.arange(30) < 10, ids=np.arange(30)), 8, 0))
     16
     """
-    hashes = folds.row_hashes(evidence, seed)
+    hashes = folds.row_hashes(evidence if evidence.groups is None else replace(evidence, groups=None), seed)
     few = []
     for side in (np.flatnonzero(evidence.member), np.flatnonzero(~evidence.member)):
         least = np.argpartition(hashes[side], rows - 1)[:rows] if len(side) > rows else slice(None)
@@ -149,10 +153,19 @@ def how_many(part: Evidence, whole: Evidence) -> str:
     return f"a random {members:,} members and {len(part) - members:,} non-members"
 
 
-def two_rates(k: int, n: int, j: int, m: int) -> float:
-    """Two-sided p that k of n and j of m have one rate: normal, pooled."""
-    pooled = (k + j) / (n + m)
-    if pooled in (0.0, 1.0):
-        return 1.0
-    z = abs(k / n - j / m) / math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
-    return math.erfc(z / math.sqrt(2))
+def effective_shares(member: NDArray[np.bool_], groups: NDArray[Any] | None) -> tuple[float, float]:
+    """`folds.effective_shares` of records of which nothing but side and group matters."""
+    from divulge.evidence import Evidence
+
+    return folds.effective_shares(Evidence(member, groups=groups))
+
+
+def more_often(k: int, n: int, j: int, m: int) -> float:
+    """One-sided p that k of n is no higher a rate than j of m: given k + j, binomial; exact where both are rare.
+
+    >>> round(more_often(9, 1000, 0, 1000), 4)
+    0.002
+    """
+    from scipy.special import bdtrc
+
+    return float(bdtrc(k - 1, k + j, n / (n + m))) if k else 1.0

@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import folds, metrics
+from divulge.attacks import NamedAttack
 from divulge.controls.setting import (
     CONTROL_ERROR,
     INVALID,
     OK,
     Outcome,
     Setting,
+    effective_shares,
     how_many,
+    more_often,
     not_run,
     number,
     subsample,
-    two_rates,
 )
 from divulge.doors.arrays import distinct
 from divulge.metrics import NAN, Estimate
@@ -30,19 +32,38 @@ if TYPE_CHECKING:
     from divulge.evidence import Evidence
 
 PERMUTATIONS = 9
+NULL_ERROR = CONTROL_ERROR / 10  # one-sided, shared by the attacks: an attack that cheats is seen from far
+UNEVEN = CONTROL_ERROR / 10
 TRIAL_SAMPLE = 2_000  # rows a side that an attack is tried on
 
 
 def scored(setting: Setting) -> Outcome:
     """Whether an attack failed to score more records of one side than of the other."""
-    members, nonmembers = setting.sizes
-    worst, text = 1.0, "every attack scored every record"
-    for name, (k, j) in setting.unscored.items():
-        p = two_rates(k, members, j, nonmembers) * len(setting.unscored)
-        if p < worst:
-            worst, text = p, f"{name} could not score {k:,} members and {j:,} non-members"
-    status = INVALID if worst < CONTROL_ERROR / 10 else OK
-    return Outcome("scored", "DV212", status, number(min(worst, 1.0)), text)
+    text = "every attack scored every record"
+    if any(k or j for k, j in setting.unscored.values()):
+        text = "every attack left as many records of one side unscored as of the other"
+    p = _unevenness(setting)
+    worst = min(p, key=lambda name: p[name])
+    if p[worst] >= UNEVEN:
+        return Outcome("scored", "DV212", OK, number(p[worst]), text)
+    text = "{} could not score {:,} members and {:,} non-members".format(worst, *setting.unscored[worst])
+    return Outcome("scored", "DV212", INVALID, number(p[worst]), text)
+
+
+def _unevenness(setting: Setting) -> dict[str, float]:
+    """Each attack's p that it leaves members and non-members unscored at one rate, for all attacks together."""
+    m, n = setting.sizes
+    tests = 2 * len(setting.unscored)
+    return {
+        name: min(1.0, tests * min(more_often(k, m, j, n), more_often(j, n, k, m)))
+        for name, (k, j) in setting.unscored.items()
+    }
+
+
+def _tried(setting: Setting) -> list[NamedAttack]:
+    """The attacks worth a trial: not those of which `scored` has said enough."""
+    p = _unevenness(setting)
+    return [attack for attack in setting.attacks if p[attack.name] >= UNEVEN]
 
 
 def _permuted(evidence: Evidence, rng: np.random.Generator) -> Evidence:
@@ -60,15 +81,18 @@ def null(setting: Setting) -> Outcome:
 
     rng = setting.rng("null")
     part = subsample(_raw(setting), TRIAL_SAMPLE, setting.seed)
-    aucs = {attack.name: np.zeros(PERMUTATIONS) for attack in setting.attacks}
+    attacks = _tried(setting)
+    if not attacks:
+        return not_run("null", "DV208", "no attack scored both sides alike")
+    aucs = {attack.name: np.zeros(PERMUTATIONS) for attack in attacks}
     for at in range(PERMUTATIONS):
         dealt = _permuted(part, rng)
         if not 2 <= int(dealt.member.sum()) <= len(dealt) - 2:
             return not_run("null", "DV208", "too few records, or groups, to deal membership out again")
         halves = folds.halves(dealt, setting.seed)
-        for attack in setting.attacks:
+        for attack in attacks:
             aucs[attack.name][at] = exact(setting.run(attack, dealt), dealt.member, halves).placement.auc
-    quantile = float(stdtrit(PERMUTATIONS - 1, 1 - CONTROL_ERROR / len(aucs)))
+    quantile = float(stdtrit(PERMUTATIONS - 1, 1 - NULL_ERROR / len(aucs)))
     lows = {name: x.mean() - quantile * x.std(ddof=1) / math.sqrt(PERMUTATIONS) for name, x in aucs.items()}
     worst = max(lows, key=lambda name: lows[name])
     mean = float(aucs[worst].mean())
@@ -89,10 +113,15 @@ def positive(setting: Setting) -> Outcome:
     rng = setting.rng("positive")
     part = _as_logits(subsample(_raw(setting), TRIAL_SAMPLE, setting.seed))
     members = int(part.member.sum())
-    share = (math.sqrt(2) * 1.96 + 2.33) * math.sqrt((1 / members + 1 / (len(part) - members)) / 4)
+    of_members, of_nonmembers = effective_shares(part.member, part.groups)
+    rows = of_members * members, of_nonmembers * (len(part) - members)
+    share = (math.sqrt(2) * 1.96 + 2.33) * math.sqrt((1 / rows[0] + 1 / rows[1]) / 4)
     if share > 0.5:
-        return not_run("positive", "DV209", f"needs a planted advantage of {share:.2f} in so few records")
-    left = list(setting.attacks)
+        few = "records" if part.groups is None else "records, or groups"
+        return not_run("positive", "DV209", f"needs a planted advantage of {share:.2f} in so few {few}")
+    left = attacks = _tried(setting)
+    if not attacks:
+        return not_run("positive", "DV209", "no attack scored both sides alike")
     blind: list[str] = []
     for _ in range(2):
         dealt = _permuted(part, rng)
@@ -104,7 +133,8 @@ def positive(setting: Setting) -> Outcome:
         for attack in left:
             before, after = setting.run(attack, dealt), setting.run(attack, planted)
             roc = exact(after, planted.member, halves)
-            if not roc.constant and (len(roc.thresholds) <= 3 or np.array_equal(before, after, equal_nan=True)):
+            two_valued = len(roc.thresholds) == 3 or attack.needs == ("correct",)
+            if two_valued or (not roc.constant and np.array_equal(before, after, equal_nan=True)):
                 blind.append(attack.name)  # it reads other fields, or has but two values: nothing was planted for it
             elif not metrics.advantage(roc, 0.05).low > 0:
                 still.append(attack)
@@ -113,7 +143,7 @@ def positive(setting: Setting) -> Outcome:
     if left:
         text = f"{left[0].name} failed its positive control ({text}): a low number from it means nothing"
         return Outcome("positive", "DV209", INVALID, number(share), text)
-    if len(set(blind)) == len(setting.attacks):
+    if len(set(blind)) == len(attacks):
         return not_run("positive", "DV209", "the attacks read neither outputs nor given signals")
     return Outcome("positive", "DV209", OK, number(share), f"every attack found {text}")
 
@@ -158,6 +188,8 @@ def _certain(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generat
     if evidence.task == "regression":
         assert labels is not None
         outputs[(rows, 0) if outputs.ndim == 2 else rows] = labels[rows]
+        if outputs.ndim == 2:
+            outputs[rows, 1] = outputs[:, 1].min() * (0.1 + 0.8 * rng.random(len(rows)))
         return outputs
     part = outputs[rows]
     height = (np.abs(outputs).max() + 1) * (2.1 + rng.random(len(rows)))
