@@ -376,3 +376,18 @@ def test_what_csv_cannot_say(tmp_path: Path, changes: dict[str, Any], words: str
 
 def test_flat_names_are_those_of_every_file() -> None:
     assert list(files.flat_arrays(small())) == ["member", "signal_x", "column_age"]
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "latest.npz").symlink_to(tmp_path / "real.npz")
+    small().save(tmp_path / "latest.npz")
+    assert (tmp_path / "latest.npz").is_symlink()
+    assert len(Evidence.load(tmp_path / "real.npz")) == len(small())
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert fails(lambda: small().save(tmp_path / "pipe.npz")).code == "DV035"
+    assert not (tmp_path / "pipe.npz").is_file()
+
+
+def test_a_csv_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_bytes("split,größe,loss\ntrain,1,2\n".encode("latin-1"))
+    assert fails(lambda: Evidence.load(tmp_path / "e.csv")).code == "DV032"

@@ -284,3 +284,10 @@ def test_the_digest_is_changed_by_what_rows_are_sliced_or_grouped_by(field):
         for x in (np.arange(60), np.arange(60)[::-1].copy())
     )
     assert digest(first) != digest(second)
+
+
+def test_long_texts_are_hashed_in_parts_as_they_are_one_by_one():
+    texts = np.array(["a" * 400_000, "b" * 700_000, "", "c" * 1_500_000, "d", "a" * 400_000], object)
+    together = array_hashes(texts, 3)
+    assert together.tolist() == [array_hashes(texts[i : i + 1], 3)[0] for i in range(6)]
+    assert len(set(together.tolist())) == 5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import divulge
-from divulge import Evidence, Policy, PolicyError, Report, Verdict
+from divulge import DivulgeError, Evidence, Policy, PolicyError, Report, Verdict
 from divulge.metrics import named
 from divulge.policy import Gate, Waiver, judge
 from divulge.report import LADDER, table_of
@@ -260,9 +260,28 @@ def test_an_undefined_figure_is_inconclusive_with_its_reason():
     assert "needs 100,000 non-members" in found.findings[0]["text"]
 
 
-def test_a_figure_without_an_interval_is_inconclusive():
-    row = figure(NAN, NAN, metric="max_advantage", value=0.9, reason="no interval")
-    assert verdict(report(row), {"max_advantage": {"max": 0.1}}) == "INCONCLUSIVE"
+@pytest.mark.parametrize("name", ["max_advantage", "epsilon", "auc_slice", "advantage_slice", "tpr@0.01_slice"])
+def test_a_gate_that_could_never_be_decided_is_refused(name):
+    """With inconclusive = "pass" it would pass whatever the model gives away."""
+    with pytest.raises(PolicyError) as raised:
+        policy({name: {"max": 0.1}})
+    assert raised.value.code == "DV302"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Policy(()),
+        lambda: Policy((Gate("score", 0.1),), inconclusive="failed"),
+        lambda: Gate("score", NAN),
+        lambda: Gate("score", 0.1, "maximum"),
+        lambda: Gate("scroe", 0.1),
+        lambda: Gate("tail_slice", 2.0),
+    ],
+)
+def test_policies_made_in_python_are_checked_too(make):
+    with pytest.raises(DivulgeError):
+        make()
 
 
 def test_a_figure_that_the_report_lacks_is_inconclusive():
@@ -379,7 +398,10 @@ def test_a_slice_too_small_for_the_gate_is_left_out_and_costs_no_error():
 
 def test_no_slice_large_enough_is_inconclusive():
     found = judge(report(figure(0, 0.1, slice="class=0", n=3)), policy({"score_slice": {"max": 1, "min_n": 50}}))
-    assert (found.verdict.value, found.gates[0]["reason"]) == ("INCONCLUSIVE", "no slice is large enough")
+    assert (found.verdict.value, found.gates[0]["reason"]) == (
+        "INCONCLUSIVE",
+        "no slice was asked for, or none is large enough",
+    )
 
 
 def test_a_gate_of_everyone_does_not_look_at_slices_nor_the_other_way_round():

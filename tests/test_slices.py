@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from divulge import Evidence, InputError, Unavailable
+from divulge import Evidence, InputError, Unavailable, audit
 from divulge.signals import signal
 from divulge.slices import (
     MAX_SLICES,
@@ -443,3 +443,22 @@ def test_empty_slices_are_dropped_and_not_called_merged():
     merged = merge_small(part, np.arange(4) < 2, 1)
     assert merged.partition.labels == ("class=2",)
     assert merged.merged == ()
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        None,
+        np.ones(300, bool),
+        Partition("x", np.zeros(299, np.int32), ("x=a",)),
+        Partition("x", np.zeros(300), ("x=a",)),
+        Partition("x", np.ones(300, np.int32), ("x=a",)),
+        Partition("x", np.full(300, -3, np.int32), ("x=a",)),
+        Partition("x", np.zeros(300, np.int32), ("x=a", "x=a")),
+        Partition("x", np.zeros(300, np.int32), ("everyone",)),
+    ],
+)
+def test_what_a_slicer_of_ones_own_must_not_give(cut):
+    with pytest.raises(InputError) as raised:
+        audit(plain(), slices=[lambda evidence: cut], controls=())
+    assert raised.value.code == "DV053"

@@ -28,7 +28,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     float((Path(folder) / "run.txt").read_text())
     0.14
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays a link: what it names is replaced
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise InputError("DV035", f"cannot write {path}: it is no regular file. Use --json - for a pipe.")
     temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}{target.suffix}")
     if target.is_dir():
         raise InputError("DV035", f"cannot write {target}: it is a folder. Give the name of a file.")

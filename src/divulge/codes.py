@@ -255,14 +255,14 @@ CODES: dict[str, Code] = {
         "measuring again, since that hides a leak from this attack more than it removes it.",
     ),
     "DV102": Code(
-        "a slice of the records is more exposed than the rest",
+        "the model tells members from non-members within a slice",
         "In this slice the score is credibly above zero (or above the policy's limit) after allowing for the number "
         "of slices looked at. Small, rare or wrongly classified groups are often memorised most.",
         "Look at the slice's records: duplicates, wrong labels, outliers. Add data for the group, remove or correct "
         "wrong labels, regularise more, or train with differential privacy, which bounds every record's leakage.",
     ),
     "DV103": Code(
-        "a few records can be told with near certainty",
+        "members are found at a low false-positive rate more often than by chance",
         "At a low false-positive rate the best attack finds credibly more members than chance. An average score "
         "can hide this: a few records may be memorised while most are not.",
         "Find out which records they are (rows far above every non-member), remove duplicates and "
@@ -281,9 +281,10 @@ CODES: dict[str, Code] = {
         "As for DV101; or, if the limit was meant for something else, change the policy and say why.",
     ),
     "DV106": Code(
-        "an attack's true-positive rate at a low false-positive rate is above the policy's limit",
-        "The lower bound of the share of members found at that false-positive rate lies above the policy's limit.",
-        "As for DV103.",
+        "an attack's figure is above the policy's limit",
+        "The lower bound of a gated figure (a true-positive rate at a low false-positive rate, a PPV, an advantage) "
+        "lies above the policy's limit.",
+        "As for DV101, and for figures at low false-positive rates as for DV103.",
     ),
     "DV107": Code(
         "leakage grew against the baseline",

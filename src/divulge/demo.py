@@ -86,7 +86,7 @@ def trained(name: str) -> Evidence:
     1797
     """
     from sklearn.datasets import load_digits
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(SEED).permutation(len(labels))

@@ -340,6 +340,7 @@ def _load_csv(path: Path, overrides: Overrides) -> Evidence:
             read_options=csv.ReadOptions(block_size=CSV_BLOCK),
             parse_options=csv.ParseOptions(newlines_in_values=True),
         )
+        _ = table.column_names  # decoded here: a file that is not UTF-8 fails now
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(path, error) from error
     return read_table(table, overrides)

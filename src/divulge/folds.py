@@ -75,21 +75,24 @@ def _spread(hashes: Hashes, stratum: NDArray[np.uint8], k: int) -> NDArray[np.ui
     return fold
 
 
-def effective_shares(evidence: Evidence) -> tuple[float, float]:
+def effective_shares(member: NDArray[np.bool_], groups: NDArray[Any] | None) -> tuple[float, float]:
     """How many independent records each member, each non-member counts as: 1, less where they come in groups.
 
     The records of a group may be alike in any degree, so a side counts as its Kish number of groups,
     (sum of sizes)^2 / sum of squared sizes: right when they are fully alike, wide when they are not.
 
-    >>> from divulge.evidence import Evidence
-    >>> effective_shares(Evidence(np.arange(6) < 2, groups=np.array([0, 1, 2, 2, 3, 3])))
+    Args:
+        member: (n,) bool.
+        groups: (n,) group of each record, or None.
+
+    >>> effective_shares(np.arange(6) < 2, np.array([0, 1, 2, 2, 3, 3]))
     (1.0, 0.5)
     """
-    if evidence.groups is None:
+    if groups is None:
         return 1.0, 1.0
-    hashes = array_hashes(evidence.groups)
+    hashes = array_hashes(groups)
     shares = []
-    for side in (evidence.member, ~evidence.member):
+    for side in (member, ~member):
         sizes = np.unique(hashes[side], return_counts=True)[1].astype(float)
         shares.append(float(sizes.sum() / np.square(sizes).sum()))
     return shares[0], shares[1]
@@ -231,13 +234,16 @@ def _hasher(array: NDArray[Any], seed: int, decimals: int | None = None) -> Call
     if array.dtype.kind in "OUST":
         return _text_hashes(array, seed).__getitem__
     array = array.reshape(len(array), -1)
-    width = array.shape[1] * array.dtype.itemsize
-    word = np.dtype(np.uint64 if width % 8 == 0 else f"u{array.dtype.itemsize}")
+    size = array.dtype.itemsize if decimals is None else np.dtype(np.float32).itemsize
+    width = array.shape[1] * size
+    word = np.dtype(np.uint64 if width % 8 == 0 else f"u{size}")
     random = np.random.default_rng(seed % 2**64).integers(0, 2**63, width // word.itemsize, dtype=np.uint64)
     multipliers = random * np.uint64(2) + np.uint64(1)
 
     def hasher(rows: slice) -> Hashes:
-        part = array[rows] if decimals is None else np.round(array[rows], decimals) + 0  # + 0: no -0
+        part = array[rows]
+        if decimals is not None:  # in float64: float16 overflows at 6.5 where it is rounded to four digits
+            part = np.round(part.astype(np.float64), decimals).astype(np.float32) + 0  # + 0: no -0
         words = np.ascontiguousarray(part).view(word).astype(np.uint64)
         words ^= words >> np.uint64(32)
         words *= np.uint64(0xBF58476D1CE4E5B9)
@@ -248,23 +254,33 @@ def _hasher(array: NDArray[Any], seed: int, decimals: int | None = None) -> Call
 
 
 def _text_hashes(array: NDArray[Any], seed: int) -> Hashes:
-    """A polynomial in each text's UTF-8 bytes, over Arrow's flat buffer: no Python loop and no padding."""
+    """A polynomial in each distinct text's UTF-8 bytes, over Arrow's flat buffer, a part of it at a time."""
     import pyarrow as pa
 
     # Through objects: of numpy's fixed-width texts Arrow would cut at a NUL.
-    text = pa.array(
-        array.astype(str).astype(object) if array.dtype.kind == "S" else array.astype(object), pa.large_string()
-    )
+    items = array.astype(str).astype(object) if array.dtype.kind == "S" else array.astype(object)
+    coded = pa.array(items, pa.large_string()).dictionary_encode()
+    text = coded.dictionary
     _, offsets, data = text.buffers()
     ends = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
-    flat = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].astype(np.uint64) + np.uint64(1)
-    lengths = np.diff(ends)
+    flat = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
     base = np.uint64(int(np.random.default_rng(seed % 2**64).integers(0, 2**62)) * 2 + 1)
+    lengths = np.diff(ends)
     powers = np.multiply.accumulate(np.full(max(int(lengths.max(initial=0)), 1), base, np.uint64))
-    place = np.arange(len(flat)) - np.repeat(ends[:-1] - ends[0], lengths)
-    sums = np.zeros(len(flat) + 1, np.uint64)
-    np.cumsum(flat * powers[place], out=sums[1:])
-    return _mix(sums[ends[1:] - ends[0]] - sums[ends[:-1] - ends[0]] + lengths.astype(np.uint64))
+    hashes = np.empty(len(text) + 1, np.uint64)
+    hashes[-1] = _mix(np.array([base]))[0]  # of what is missing
+    start = 0
+    while start < len(text):
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + (1 << 20), side="right")) - 1)
+        part, size = flat[ends[start] : ends[stop]].astype(np.uint64) + np.uint64(1), lengths[start:stop]
+        place = np.arange(len(part)) - np.repeat(ends[start:stop] - ends[start], size)
+        sums = np.zeros(len(part) + 1, np.uint64)
+        np.cumsum(part * powers[place], out=sums[1:])
+        edges = ends[start : stop + 1] - ends[start]
+        hashes[start:stop] = _mix(sums[edges[1:]] - sums[edges[:-1]] + size.astype(np.uint64))
+        start = stop
+    codes = coded.indices.fill_null(len(text)).to_numpy(zero_copy_only=False)
+    return np.asarray(hashes[codes])
 
 
 def _mix(x: Hashes) -> Hashes:

@@ -17,6 +17,7 @@ from divulge.metrics import NAN, NamedMetric, named
 if TYPE_CHECKING:
     from divulge.report import Report, Row
 
+_WITHOUT_BOUNDS = ("max_advantage", "epsilon")
 INCONCLUSIVE_WAYS = ("keep", "fail", "pass")
 
 
@@ -38,6 +39,18 @@ class Gate:
     limit: float
     kind: str = "max"
     min_n: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("max", "max_increase") or not abs(self.limit) < 1e300:
+            raise PolicyError("DV302", f"gate {self.name!r}: expected a finite max or max_increase, got {self.limit!r}")
+        base = self.name.removesuffix("_slice")
+        if base in _WITHOUT_BOUNDS or (self.of_slices and base != "score"):
+            raise PolicyError(
+                "DV302",
+                f"gate {self.name!r} could never be decided: that figure has no two-sided interval in a report. "
+                "Gate score, score_slice, tail, auc, advantage, balanced_accuracy, tpr@FPR or ppv@FPR,PRIOR",
+            )
+        _ = self.metric  # an unknown name is refused here
 
     @property
     def of_slices(self) -> bool:
@@ -106,6 +119,18 @@ class Policy:
     inconclusive: str = "keep"
     selected: bool | None = None
     source: str = "given in Python"
+
+    def __post_init__(self) -> None:
+        if not self.gates:
+            raise PolicyError("DV303", f"the policy ({self.source}) sets no limit: it would pass everything")
+        if self.inconclusive not in INCONCLUSIVE_WAYS:
+            ways = ", ".join(INCONCLUSIVE_WAYS)
+            raise PolicyError("DV302", f"inconclusive: expected one of {ways}, got {self.inconclusive!r}")
+
+    def metrics(self) -> list[NamedMetric]:
+        """The metrics of everyone that the gates need and an audit might not measure otherwise, each once."""
+        of_everyone = [gate for gate in self.gates if gate.name not in ("score", "score_slice", "tail")]
+        return list({str(gate.metric[:3]): gate.metric for gate in of_everyone}.values())
 
     def check_baseline(self, baseline: Report | None) -> None:
         """Raise PolicyError DV304 where the policy limits an increase and there is nothing to compare with."""

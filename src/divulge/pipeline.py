@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -79,6 +78,7 @@ def audit(
     >>> [round(end, 2) for end in audit(leaky).score[:3]]
     [0.2, 0.13, 0.25]
     """
+    _check_types(evidence, policy, baseline)
     seed, min_n, confidence = int(seed), int(min_n), float(confidence)
     _check(evidence, confidence, min_n, seed)
     if policy is not None:
@@ -87,6 +87,9 @@ def audit(
     slicers = [slices] if isinstance(slices, str) or callable(slices) else list(slices)
     cut = [slice_family.named(slicer, evidence) for slicer in slicers]
     everyones = metric_family.all_named(metrics)
+    if policy is not None:
+        have = {str(metric[:3]) for metric in everyones}
+        everyones += [metric for metric in policy.metrics() if str(metric[:3]) not in have]
     of_slices = metric_family.all_named(metric_family.OF_SLICES) if metrics == "default" else everyones
     trials = control_family.all_named(controls)
     steps = _Steps(progress, 2 + len(chosen) * (2 + len(cut)))
@@ -101,7 +104,7 @@ def audit(
     known = _without_shared(known, shared)
     ready = _prepare(known, chosen, cut, seed=seed, min_n=min_n, error=error, steps=steps)
     member, tag, scored, partitions = ready.evidence.member, ready.tag, ready.scored, ready.partitions
-    effective = effective_shares(ready.evidence)
+    effective = effective_shares(ready.evidence.member, ready.evidence.groups)
 
     def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, list[Row], list[Row], list[Row]]:
         attack, ranked = item
@@ -167,6 +170,19 @@ def audit(
 # ------------------------------------------------------------------------------------------------- preparation
 
 
+def _check_types(evidence: object, policy: object, baseline: object) -> None:
+    from divulge.evidence import Evidence
+    from divulge.limits import Policy
+
+    if not isinstance(evidence, Evidence):
+        doors = "Evidence.from_splits, .from_table or .load"
+        raise InputError("DV056", f"expected Evidence, got {type(evidence).__name__}: make it with {doors}")
+    if not isinstance(policy, Policy | None):
+        raise InputError("DV056", f"expected a Policy, got {type(policy).__name__}: use Policy.load or .from_mapping")
+    if not isinstance(baseline, Report | None):
+        raise InputError("DV056", f"expected a Report as baseline, got {type(baseline).__name__}: use Report.load")
+
+
 def _check(evidence: Evidence, confidence: float, min_n: int, seed: int) -> None:
     if seed < 0:
         raise InputError("DV056", f"expected a seed from 0 up, got {seed!r}")
@@ -209,7 +225,7 @@ def _provenance(
     now = (
         datetime.datetime.now(datetime.UTC)
         if clock is None
-        else datetime.datetime.fromtimestamp(int(clock), datetime.UTC)
+        else datetime.datetime.fromtimestamp(int(clock) if clock.isdecimal() else 0, datetime.UTC)
     )
     outputs = evidence.outputs
     return {
@@ -230,7 +246,7 @@ def _provenance(
             "columns": sorted(evidence.columns),
             "digest": digest,
         },
-        "attacks": {attack.name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(attack.call)) for attack in attacks},
+        "attacks": {attack.name: attack_family.without_address(repr(attack.call)) for attack in attacks},
     }
 
 
@@ -258,7 +274,8 @@ def _prepare(
     """Halves, signals, slices and every attack's scores."""
     tag = tags(evidence.member, halves(evidence, seed))
     evidence = _with_signals(evidence, attacks)
-    partitions = [slice_family.merge_small(slicer(evidence), evidence.member, min_n) for slicer in slicers]
+    cuts = [slice_family.checked(slicer(evidence), len(evidence)) for slicer in slicers]
+    partitions = [slice_family.merge_small(cut, evidence.member, min_n) for cut in cuts]
     names = [merged.partition.name for merged in partitions]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError("DV053", f"two partitions are called {min(twice)!r}: ask for each once")

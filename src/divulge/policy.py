@@ -235,7 +235,7 @@ def _gate_row(gate: Gate, checks: list[Row], checked: int) -> Row:
         nothing = {"fpr": NAN, "value": NAN, "low": NAN, "high": NAN}
         if checked:
             return {**head, **nothing, "outcome": "PASS", "reason": "every figure above the limit is waived"}
-        what = "no slice is large enough" if gate.of_slices else "the report has no such figure"
+        what = "no slice was asked for, or none is large enough" if gate.of_slices else "the report has no such figure"
         return {**head, **nothing, "outcome": "INCONCLUSIVE", "reason": what}
 
     def badness(check: Row) -> tuple[int, float]:

@@ -192,7 +192,7 @@ class Report:
 
     @property
     def tail(self) -> Tail:
-        """The few who can be told with near certainty: TPR and lift at the low FPR where most is certain."""
+        """How well the most exposed few are told: TPR and lift at the low FPR where most is certain."""
         return headline(self.tails)
 
     @property

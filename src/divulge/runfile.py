@@ -57,7 +57,9 @@ def parsed(text: str, source: str) -> tuple[Mapping[str, Any], Mapping[str, Tabl
         for table in loaded.values():
             if len({len(cells) for cells in table.values()}) > 1:
                 raise ValueError("columns of different lengths")
-        confidence = body["meta"]["confidence"]
+        confidence, sizes = body["meta"]["confidence"], body["meta"].get("data", {})
+        if not all(type(sizes.get(side, 0)) is int for side in ("members", "nonmembers")):
+            raise ValueError("data without numbers of members and non-members")
         if not _is_number(confidence) or not 0.5 <= confidence < 1:
             raise ValueError(f"a confidence of {confidence!r:.80}")
         if max(loaded.get("bounds", {}).get("row", ()), default=-1) >= len(loaded["results"]["value"]):

@@ -157,7 +157,7 @@ def _modified_entropy(pivot: _Pivot) -> Floats:
     if large.size:
         sure = (pivot.logits[:, large], pivot.total[large], log_odds[large])
         others[large] = _others_of_sure_errors(*sure)
-    return np.asarray(rest * log_p + others)
+    return _in_order(np.asarray(rest * log_p + others), log_odds, 340.0)
 
 
 def _others_of_sure_errors(logits: Floats, total: Floats, log_odds: Floats) -> Floats:
@@ -251,7 +251,19 @@ def _loss(log_odds: Floats) -> Floats:
     """log p_y of log-odds; in float64 where float32 would tie the most confident records at 0."""
     if log_odds.dtype == np.float32 and log_odds.size and log_odds.max() > -np.log(_TINY):
         log_odds = log_odds.astype(np.float64)
-    return _log_sigmoid(log_odds)
+    return _in_order(_log_sigmoid(log_odds), log_odds, 700.0)
+
+
+def _in_order(values: Floats, log_odds: Floats, limit: float) -> Floats:
+    """Values that fade like exp(-log_odds), kept apart beyond the limit where even float64 would make them all 0.
+
+    Off by less than 1e-290 there, and in the order of the log-odds.
+    """
+    far = log_odds > limit
+    if not far.any():
+        return values
+    floor = float(np.exp(-(700.0 if limit == 700.0 else 2 * limit)))
+    return np.where(far, -floor / (1 + np.maximum(log_odds - limit, 0)), values)
 
 
 def _narrow(values: Floats, dtype: np.dtype[Any]) -> Floats:
@@ -304,7 +316,7 @@ def _p_log_p(phi: Floats) -> Floats:
 _OF_PHI: dict[str, Callable[[Floats], Floats]] = {
     "log_odds": lambda phi: phi.sum(axis=1),
     "margin": lambda phi: phi.sum(axis=1),  # with one label, z_y minus the other's logit, 0
-    "loss": lambda phi: _log_sigmoid(phi.astype(np.float64)).sum(axis=1),
+    "loss": lambda phi: _loss(phi.astype(np.float64)).sum(axis=1),
     "modified_entropy": lambda phi: 2 * _surprise(phi).sum(axis=1),
     "entropy": lambda phi: (_p_log_p(phi) + _p_log_p(-phi)).sum(axis=1),
     "confidence": lambda phi: _log_sigmoid(np.abs(phi.astype(np.float64))).sum(axis=1),

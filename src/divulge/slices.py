@@ -256,6 +256,29 @@ def _unknown(name: str, evidence: Evidence) -> str:
     return f"there is nothing called {name[:80]!r} to slice by; {hint}known here: {', '.join(known)}"
 
 
+def checked(partition: Partition, rows: int) -> Partition:
+    """A partition of so many rows, as a slicer must give it.
+
+    Raises:
+        InputError: DV053, something else.
+
+    >>> len(checked(Partition("x", np.array([0, -1], np.int32), ("x=a",)), 2).codes)
+    2
+    """
+    wanted = f"a Partition(name, ({rows},) whole codes from -1 to k - 1, k different labels)"
+    if not isinstance(partition, Partition) or not isinstance(partition.codes, np.ndarray):
+        raise InputError("DV053", f"a slicer gave {type(partition).__name__}; expected {wanted}")
+    codes, labels = partition.codes, partition.labels
+    size = rows if partition.rows is None else len(partition.rows)
+    if codes.dtype.kind not in "iu" or codes.shape != (size,):
+        raise InputError("DV053", f"a slicer gave {codes.dtype} codes of shape {codes.shape}; expected {wanted}")
+    if int(codes.min(initial=-1)) < -1 or int(codes.max(initial=-1)) >= len(labels):
+        raise InputError("DV053", f"a slicer gave codes from {codes.min()} to {codes.max()}; expected {wanted}")
+    if len(set(labels)) < len(labels) or EVERYONE in labels:
+        raise InputError("DV053", f"a slicer gave a name twice, or {EVERYONE!r}; expected {wanted}")
+    return partition._replace(codes=codes.astype(np.int32, copy=False))
+
+
 class Merged(NamedTuple):
     """A partition whose small slices are one, "(rest)".
 

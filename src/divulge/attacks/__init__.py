@@ -6,6 +6,7 @@ and how a name becomes an attack, is said here and nowhere else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -80,8 +81,17 @@ def named(attack: str | Attack, evidence: Evidence) -> NamedAttack:
     call = _from_text(attack, evidence) if isinstance(attack, str) else attack
     if not callable(call):
         raise InputError("DV052", f"expected an attack's name or a callable, got {type(call).__name__}: {call!r:.80}")
-    name = str(call) if not hasattr(call, "__name__") else str(call.__name__)
+    name = without_address(str(getattr(call, "__name__", call)))
     return NamedAttack(name, call, getattr(call, "needs", ()), getattr(call, "fitted", False), True)
+
+
+def without_address(text: str) -> str:
+    """An object's text without its place in memory, which another run would not repeat.
+
+    >>> len(without_address("<function f at 0x7f00>"))
+    12
+    """
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def all_named(attacks: str | Attack | Iterable[str | Attack], evidence: Evidence) -> list[NamedAttack]:

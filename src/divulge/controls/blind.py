@@ -18,14 +18,15 @@ from divulge.controls.setting import (
     WARNING,
     Outcome,
     Setting,
-    effective_shares,
     how_many,
     not_run,
     subsample,
 )
 from divulge.doors.arrays import distinct
+from divulge.folds import effective_shares
 from divulge.metrics import Estimate
 from divulge.roc import Roc, exact
+from divulge.signals import compute, why_unavailable
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence
@@ -51,12 +52,14 @@ def shift(setting: Setting) -> Outcome:
     if min(setting.sizes) < FEW // 2:
         return not_run("shift", "DV201", f"needs {FEW // 2} records a side")
     part = subsample(setting.part, SHIFT_SAMPLE, setting.seed)
-    table, categorical, what = _table(part)
+    table, categorical, names = _table(part)
+    if not names:
+        return not_run("shift", "DV201", "every column numbers the rows or repeats the model's outputs")
     fold = folds.folds(part, SHIFT_FOLDS, setting.seed)
     scores = np.zeros(len(part))
     for k in range(SHIFT_FOLDS):
         held = fold == k
-        if len(set(part.member[~held].tolist())) < 2:
+        if not held.any() or len(set(part.member[~held].tolist())) < 2:
             return not_run("shift", "DV201", "too few records, or groups, to fit and to measure")
         few = np.flatnonzero(np.isfinite(table[~held]).any(axis=0))  # boosting cannot bin what is missing altogether
         if len(few) > WIDE:
@@ -64,17 +67,33 @@ def shift(setting: Setting) -> Outcome:
         if not len(few):
             return not_run("shift", "DV201", "every feature and column is missing throughout")
         fit, measured = table[~held][:, few], table[held][:, few]
-        model = _boosting(categorical[few], setting.seed).fit(fit, part.member[~held])
-        scores[held] = model.decision_function(measured) + _linear(fit, part.member[~held], measured)
+        scores[held] = _boosted(fit, part.member[~held], measured, categorical[few], setting.seed)
+        scores[held] += _linear(fit, part.member[~held], measured)
     roc = exact(scores, part.member, folds.halves(part, setting.seed), fitted=True)
     roc = replace(roc, effective=effective_shares(part.member, part.groups))
-    return against_attack("shift", "DV201", roc, setting, f"by {what}, on {how_many(part, evidence)}")
+    how = f"by {_foremost(table, names, part.member)}, on {how_many(part, evidence)}"
+    return against_attack("shift", "DV201", roc, setting, how)
 
 
-def _boosting(categorical: NDArray[np.bool_], seed: int) -> Any:
+def _foremost(table: NDArray[np.float64], names: list[str], member: NDArray[np.bool_]) -> str:
+    """What the sides are told apart by, the most telling of it first."""
+    first = names[int(np.argmax(_gaps(table, member)))]
+    rest = [name for name in dict.fromkeys(names) if name != first]
+    return first + (f" (with {', '.join(rest)})" if rest else "")
+
+
+def _boosted(
+    table: NDArray[np.float64],
+    member: NDArray[np.bool_],
+    measured: NDArray[np.float64],
+    categorical: NDArray[np.bool_],
+    seed: int,
+) -> NDArray[np.float64]:
+    """Log-odds of membership from gradient boosting, on one thread: several spin where the cores are shared."""
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
-    return HistGradientBoostingClassifier(
+    model = HistGradientBoostingClassifier(
         max_iter=60,
         learning_rate=0.05,
         max_leaf_nodes=8,
@@ -83,6 +102,8 @@ def _boosting(categorical: NDArray[np.bool_], seed: int) -> Any:
         early_stopping=False,
         random_state=seed % 2**32,
     )
+    with threadpool_limits(limits=1):
+        return np.asarray(model.fit(table, member).decision_function(measured))
 
 
 def _linear(
@@ -104,11 +125,15 @@ def _linear(
     return np.asarray(4 * (scaled(measured) @ weights))
 
 
-def _table(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.bool_], str]:
-    """Features and columns as numbers for boosting: (n, d), (d,) which are categories, and what they are."""
-    blocks: list[NDArray[np.float64]] = []
+def _table(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[str]]:
+    """Features and columns as numbers for boosting: (n, d), (d,) which are categories, and a name for each.
+
+    Left out: whole numbers that differ in every row (an index, which a table often has in the order of its sides), and
+    columns that repeat the model's outputs, which tell the sides apart because the model leaks.
+    """
+    blocks: list[NDArray[np.float64]] = [np.zeros((len(evidence), 0))]
     categorical: list[bool] = []
-    names = list(evidence.columns)
+    names: list[str] = []
     if evidence.features is not None:
         wide = evidence.features.reshape(len(evidence), -1)
         name = "features"
@@ -117,12 +142,29 @@ def _table(evidence: Evidence) -> tuple[NDArray[np.float64], NDArray[np.bool_], 
             wide = wide[:, np.linspace(0, wide.shape[1] - 1, WIDEST).astype(int)]
         blocks.append(_finite(wide))
         categorical += [False] * wide.shape[1]
-        names.insert(0, name)
-    for column in evidence.columns.values():
-        block, category = _column(np.asarray(column))
+        names += [name] * wide.shape[1]
+    for name, column in evidence.columns.items():
+        values = np.asarray(column)
+        if _is_index(values) or _is_of_the_model(values, evidence):
+            continue
+        block, category = _column(values)
         blocks.append(block)
         categorical += [category] * block.shape[1]
-    return np.hstack(blocks), np.array(categorical), ", ".join(names)
+        names += [name] * block.shape[1]
+    return np.hstack(blocks), np.array(categorical, bool), names
+
+
+def _is_index(values: NDArray[Any]) -> bool:
+    return values.dtype.kind in "iu" and len(np.unique(values)) == len(values)
+
+
+def _is_of_the_model(values: NDArray[Any], evidence: Evidence) -> bool:
+    """Whether a column of numbers has the order of one of the model's signals (rank correlation above 0.95)."""
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or values.min() == values.max():
+        return False
+    names = [name for name in ("loss", "confidence", "entropy") if why_unavailable(evidence, name) is None]
+    ranks = [np.unique(x, return_inverse=True)[1] for x in (values, *compute(evidence, names).values())]
+    return any(abs(np.corrcoef(ranks[0], other)[0, 1]) > 0.95 for other in ranks[1:] if other.max() > 0)
 
 
 def _finite(numbers: NDArray[Any]) -> NDArray[np.float64]:
@@ -146,7 +188,12 @@ def _column(column: NDArray[Any]) -> tuple[NDArray[np.float64], bool]:
 
 
 def _most_telling(table: NDArray[np.float64], member: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The columns on which the sides differ most, in standard deviations, of mean, of square or of what is missing."""
+    """The columns on which the sides differ most, in their own order."""
+    return np.sort(np.argsort(-_gaps(table, member), kind="stable")[: WIDE // 2])
+
+
+def _gaps(table: NDArray[np.float64], member: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(d,) how far the sides lie apart, in standard deviations: the most of mean, square and what is missing."""
     gaps = np.zeros(table.shape[1])
     for start in range(0, table.shape[1], WIDE):  # in blocks: the table may be all the memory there is
         x = table[:, start : start + WIDE]
@@ -158,7 +205,7 @@ def _most_telling(table: NDArray[np.float64], member: NDArray[np.bool_]) -> NDAr
             gap = np.abs(form[member].mean(axis=0) - form[~member].mean(axis=0))
             gap = np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)
             gaps[start : start + WIDE] = np.maximum(gaps[start : start + WIDE], gap)
-    return np.sort(np.argsort(-gaps, kind="stable")[: WIDE // 2])
+    return gaps
 
 
 def against_attack(control: str, code: str, roc: Roc, setting: Setting, how: str) -> Outcome:

@@ -18,10 +18,10 @@ from divulge.controls.setting import (
     WARNING,
     Outcome,
     Setting,
-    effective_shares,
     not_run,
     number,
 )
+from divulge.folds import effective_shares
 from divulge.metrics import NAN, Estimate
 from divulge.roc import Roc, exact, exact_slices
 

@@ -20,11 +20,11 @@ from divulge.controls.setting import (
     WARNING,
     Outcome,
     Setting,
-    effective_shares,
     not_run,
     number,
 )
 from divulge.doors.arrays import distinct
+from divulge.folds import effective_shares
 from divulge.metrics import Estimate
 from divulge.roc import Ranked, exact_slices, tags
 

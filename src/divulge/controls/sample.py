@@ -6,6 +6,7 @@ import math
 
 from divulge import metrics
 from divulge.controls.setting import FEW, OK, WARNING, Outcome, Setting, number
+from divulge.folds import effective_shares
 
 
 def smallest_score(members: int, nonmembers: int, power: float = 0.8) -> float:
@@ -32,7 +33,8 @@ def rows_for_score(limit: float) -> int:
 
 def power(setting: Setting) -> Outcome:
     """What this sample could show: the smallest score, and the FPRs at which a tail can be measured."""
-    members, nonmembers = setting.sizes
+    shares = effective_shares(setting.evidence.member, setting.evidence.groups)
+    members, nonmembers = (math.floor(n * share + 1e-9) for n, share in zip(setting.sizes, shares, strict=True))
     smallest = smallest_score(members, nonmembers)
     carried = [fpr for fpr in metrics.FPRS if metrics.needed_nonmembers(fpr) <= nonmembers]
     tail = f"TPR is measured down to FPR {carried[0]:g}" if carried else "TPR at low FPR is not measured"
@@ -42,5 +44,5 @@ def power(setting: Setting) -> Outcome:
     text = f"a score of {smallest:.3f} would be seen four times in five; {tail}"
     few = min(members, nonmembers) < FEW
     if few:
-        text = f"fewer than {FEW} records on a side: intervals are not promised to hold; {text}"
+        text = f"fewer than {FEW} records (or groups) on a side: intervals are not promised to hold; {text}"
     return Outcome("power", "DV207", WARNING if few else OK, number(smallest), text)

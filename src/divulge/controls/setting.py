@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from divulge import folds, metrics
 from divulge.attacks import NamedAttack
+from divulge.folds import effective_shares
 from divulge.metrics import NAN, Curve, Estimate
 from divulge.roc import Ranked, exact_slices, tags
 
@@ -151,13 +152,6 @@ def how_many(part: Evidence, whole: Evidence) -> str:
     if len(part) == len(whole):
         return "all records"
     return f"a random {members:,} members and {len(part) - members:,} non-members"
-
-
-def effective_shares(member: NDArray[np.bool_], groups: NDArray[Any] | None) -> tuple[float, float]:
-    """`folds.effective_shares` of records of which nothing but side and group matters."""
-    from divulge.evidence import Evidence
-
-    return folds.effective_shares(Evidence(member, groups=groups))
 
 
 def more_often(k: int, n: int, j: int, m: int) -> float:

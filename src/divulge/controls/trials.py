@@ -17,7 +17,6 @@ from divulge.controls.setting import (
     OK,
     Outcome,
     Setting,
-    effective_shares,
     how_many,
     more_often,
     not_run,
@@ -25,6 +24,7 @@ from divulge.controls.setting import (
     subsample,
 )
 from divulge.doors.arrays import distinct
+from divulge.folds import effective_shares
 from divulge.metrics import NAN, Estimate
 from divulge.roc import exact
 

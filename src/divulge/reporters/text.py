@@ -88,6 +88,8 @@ def _why(report: Report) -> str:
     match report.verdict:
         case Verdict.PASS if undecided:
             return "no figure is credibly above its limit; gates that could not be decided pass, as asked"
+        case Verdict.PASS if any(row["waived"] and row["severity"] == "fail" for row in report.findings):
+            return "a limit is exceeded, and what exceeds it is waived"
         case Verdict.FAIL if undecided and "FAIL" not in outcomes:
             return "a gate could not be decided, and that fails, as asked"
     return {
