@@ -127,7 +127,7 @@ def audit(
     del measured, rocs, first  # the largest arrays of an audit, and nothing after this needs them
 
     steps.next("controls")
-    setting = _setting(ready, aucs, shared, sorted(evidence.signals), seed)
+    setting = _setting(ready, aucs, shared, sorted(evidence.signals), seed) if trials else None
     outcomes = control_family.run(trials, setting)
     statuses = ready.statuses
     del setting, ready, known  # what is left needs only the ranked scores
