@@ -54,7 +54,7 @@ population's figure at the threshold that the sample used. "Too high": the inter
 
 AUDITS = """\
 Default attacks; slices by class, by correctness and by tenths of the loss; a policy with five gates. "At chance": a
-policy whose six limits are what chance gives (score 0, AUC 0.5, lift 1 …): it is held to 2.5 %.
+policy whose five limits are what chance gives (score 0, AUC 0.5, lift 1 …): it is held to 2.5 %.
 """
 
 TITLES = {

@@ -403,7 +403,6 @@ AT_CHANCE = Policy.from_mapping(
             "tail": {"max_lift": 1},
             "tpr@0.01": {"max": 0.01},
             "score_slice": {"max": 0.0},
-            "auc_slice": {"max": 0.5},
         }
     }
 )
