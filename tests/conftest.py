@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+os.environ.setdefault("KERAS_BACKEND", "jax")  # the lightest of its backends; one a process
+
 
 @pytest.fixture
 def require() -> Callable[[str], ModuleType]:

@@ -352,8 +352,8 @@ CODES: dict[str, Code] = {
     ),
     "DV211": Code(
         "one side's labels do not go with its outputs",
-        "The model is right on one side and at chance on the other: labels were shuffled, misaligned with the outputs, "
-        "or coded otherwise on one side.",
+        "The model is right on one side and at chance on the other, or at chance on both: labels were shuffled, "
+        "misaligned with the outputs, or coded otherwise.",
         "Check the order of rows and the label coding of that side.",
     ),
     "DV212": Code(
@@ -364,8 +364,8 @@ CODES: dict[str, Code] = {
     ),
     "DV213": Code(
         "the non-members differ among themselves by time or order",
-        "Late non-members are told from early ones as members are from non-members: the data drift, and the "
-        "attack may see drift.",
+        "Late non-members are told from early ones, by a column of dates or by the order of rows (which only warns), "
+        "and members of the same period do not drift alike: the attack may see drift.",
         "Take members and non-members from the same period, at random.",
     ),
     "DV214": Code(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from divulge.codes import CODES
+from divulge.controls.sample import rows_for_score
 from divulge.intervals import Bounds, difference
 from divulge.limits import Gate, Policy, Waiver
 from divulge.metrics import NAN
@@ -267,6 +268,8 @@ def _finding(gate: Gate, check: Row) -> Row:
 def _doubt(gate: Row, way: str) -> Row:
     why = gate.get("reason") or f"its interval [{gate['low']:.4g}, {gate['high']:.4g}] straddles it"
     text = f"{gate['gate']} cannot be held against its limit {gate['limit']:g}: {why}"
+    if gate["gate"] == "score" and gate["kind"] == "max" and gate["limit"] > 0:
+        text += f"; a model that leaks nothing needs about {rows_for_score(gate['limit']):,} records a side to pass it"
     return {
         "code": "DV306",
         "severity": "fail" if way == "fail" else "info",

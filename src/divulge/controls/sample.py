@@ -7,6 +7,7 @@ import math
 from divulge import metrics
 from divulge.controls.setting import FEW, OK, WARNING, Outcome, Setting, number
 from divulge.folds import effective_shares
+from divulge.intervals import clopper_pearson_lower, fpr_ranks
 
 
 def smallest_score(members: int, nonmembers: int, power: float = 0.8) -> float:
@@ -31,13 +32,35 @@ def rows_for_score(limit: float) -> int:
     return math.ceil((2.56 / limit) ** 2) if limit > 0 else 0
 
 
+def smallest_tpr(fpr: float, members: int, nonmembers: int) -> float:
+    """The smallest share of members, found above the strictest threshold that is credibly at this FPR, to beat chance.
+
+    What a sample needs to show a tail at all, at 95 %; 1 where nothing would do.
+
+    >>> round(smallest_tpr(0.01, 1000, 1000), 3)
+    0.019
+    """
+    quarter = 0.05 / 4
+    if int(fpr_ranks(fpr, nonmembers, quarter)[0]) < 0:
+        return 1.0
+    low, high = 0, members
+    while low < high:
+        middle = (low + high) // 2
+        enough = float(clopper_pearson_lower(middle, members, quarter)) > fpr
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low / members
+
+
 def power(setting: Setting) -> Outcome:
     """What this sample could show: the smallest score, and the FPRs at which a tail can be measured."""
     shares = effective_shares(setting.evidence.member, setting.evidence.groups)
     members, nonmembers = (math.floor(n * share + 1e-9) for n, share in zip(setting.sizes, shares, strict=True))
     smallest = smallest_score(members, nonmembers)
     carried = [fpr for fpr in metrics.FPRS if metrics.needed_nonmembers(fpr) <= nonmembers]
-    tail = f"TPR is measured down to FPR {carried[0]:g}" if carried else "TPR at low FPR is not measured"
+    tail = "TPR at low FPR is not measured"
+    if carried:
+        least = smallest_tpr(carried[0], members, nonmembers)
+        tail = f"TPR is measured down to FPR {carried[0]:g}, where {least:.2%} found would beat chance"
     below = [fpr for fpr in metrics.FPRS if fpr not in carried]
     if below:
         tail += f" (FPR {below[-1]:g} needs {metrics.needed_nonmembers(below[-1]):,} non-members)"
