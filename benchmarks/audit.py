@@ -143,7 +143,8 @@ def main() -> None:
     if options.memory_of:
         print(json.dumps(memory_of(options.memory_of, options.scale)))
         return
-    print(f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}")
+    machine = f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}"
+    print(f"{machine}; {options.scale:g} of the rows" + (": the bars are for all" if options.scale < 1 else ""))
     for name, case in CASES.items():
         timed = time_case(case, options.scale, options.repeats)
         mine, theirs, controlled = timed.seconds
