@@ -8,6 +8,11 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+# A shared machine may be slow at any moment; and what CI looks at should not depend on the day.
+settings.register_profile("divulge", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("divulge")
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # the lightest of its backends; one a process
 
