@@ -595,3 +595,11 @@ def test_progress_that_is_interrupted_ends_the_audit():
 
     with pytest.raises(KeyboardInterrupt):
         audit(classifier(), progress=stop)
+
+
+@pytest.mark.parametrize("clock", ["abc", "-1", "1.5", "", "9" * 30])
+def test_a_clock_that_is_no_time_is_refused(monkeypatch, clock):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", clock)
+    with pytest.raises(InputError) as raised:
+        audit(classifier(n=40), controls=())
+    assert raised.value.code == "DV056"

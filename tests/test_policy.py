@@ -284,6 +284,11 @@ def test_policies_made_in_python_are_checked_too(make):
         make()
 
 
+def test_a_figure_that_the_report_lacks_does_not_pass_as_doubt():
+    lenient = {"auc": {"max": 1}, "inconclusive": "pass"}
+    assert judge(report(figure(0, 0.1)), policy(lenient), today=TODAY).verdict.value == "INCONCLUSIVE"
+
+
 def test_a_figure_that_the_report_lacks_is_inconclusive():
     found = judge(report(figure(0, 0.1)), policy({"auc": {"max": 1}}), today=TODAY)
     assert (found.verdict.value, found.gates[0]["reason"]) == ("INCONCLUSIVE", "the report has no such figure")

@@ -160,7 +160,7 @@ def _audit(
         raise click.UsageError("--policy and --no-policy exclude each other")
     policy = None if no_policy else _policy(policy_path, inconclusive)
     _check_unused(policy, baseline, inconclusive)
-    _check_output(output, file, policy_path)
+    _check_output(output, file, policy_path, baseline)
     earlier = None if baseline is None else Report.load(baseline)
     with terminal.progress() as tell:
         tell(0, 1, f"reading {file}")
@@ -207,7 +207,7 @@ def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive:
             "gate has nothing to hold the run against: expected --policy FILE, or divulge.toml or a pyproject.toml "
             "with [tool.divulge] in this folder",
         )
-    _check_output(output, policy_path)
+    _check_output(output, policy_path, baseline)
     earlier = None if baseline is None else Report.load(baseline)
     return _finish(Report.load(run).judged(policy, baseline=earlier), output)
 

@@ -43,7 +43,8 @@ def leaks_of_all(rocs: Mapping[str, Roc], carried: Sequence[float], error: float
     for name, roc in rocs.items():
         estimate = metrics.auc(roc, error / (tests * len(rocs)))
         if estimate.high < 0.5:
-            text = f"the AUC of {name} is {estimate.value:.3f}, credibly below 0.5: its direction is wrong"
+            ends = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+            text = f"the AUC of {name} is {estimate.value:.3f} {ends}, credibly below 0.5: its direction is wrong"
             findings.append(_leak("DV104", EVERYONE, name, text))
     return findings
 

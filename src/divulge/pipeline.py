@@ -222,10 +222,12 @@ def _provenance(
     min_n: int,
 ) -> dict[str, Any]:
     clock = os.environ.get("SOURCE_DATE_EPOCH")
+    if clock is not None and not (clock.isdecimal() and len(clock) < 12):
+        raise InputError("DV056", f"expected SOURCE_DATE_EPOCH to be whole seconds since 1970, got {clock[:40]!r}")
     now = (
         datetime.datetime.now(datetime.UTC)
         if clock is None
-        else datetime.datetime.fromtimestamp(int(clock) if clock.isdecimal() else 0, datetime.UTC)
+        else datetime.datetime.fromtimestamp(int(clock), datetime.UTC)
     )
     outputs = evidence.outputs
     return {

@@ -120,9 +120,13 @@ def _of_control(row: Row) -> Row:
 
 
 def _verdict(invalid: bool, gates: list[Row], way: str) -> Verdict:
-    outcomes = {gate["outcome"] for gate in gates}
-    if "INCONCLUSIVE" in outcomes and way != "keep":
-        outcomes = outcomes - {"INCONCLUSIVE"} | {way.upper()}
+    # "pass" lets doubt through; a gate that found no figure at all was not measured, which is no doubt.
+    outcomes = {
+        way.upper()
+        if gate["outcome"] == "INCONCLUSIVE" and way != "keep" and (gate["checked"] or way == "fail")
+        else gate["outcome"]
+        for gate in gates
+    }
     if invalid:
         return Verdict.INVALID
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):

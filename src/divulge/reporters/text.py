@@ -121,7 +121,8 @@ def _accuracies(page: Page, report: Report) -> None:
     rows = {row["metric"]: row for row in report.rows("results") if str(row["metric"]).endswith("member_accuracy")}
     if len(rows) == 2:
         inside, outside = (
-            figure(name, rows[name]["value"], math.nan, math.nan) for name in ("member_accuracy", "nonmember_accuracy")
+            figure(name, rows[name]["value"], rows[name]["low"], rows[name]["high"])
+            for name in ("member_accuracy", "nonmember_accuracy")
         )
         page.line(f"model  is right on {inside} of the members, {outside} of the others", hang=7)
 
