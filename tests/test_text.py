@@ -13,8 +13,8 @@ import divulge
 from divulge.codes import CODES
 from divulge.comparison import compare
 from divulge.report import Report, table_of
-from divulge.reporters.page import figure, printable, rate
-from divulge.reporters.text import MARKS, render, render_code, render_codes, render_comparison, render_verdict
+from divulge.reporters.text import render, render_code, render_codes, render_comparison, render_verdict
+from divulge.reporters.wording import MARKS, figure, printable, rate
 
 WIDTHS = (40, 60, 80, 120)
 HOSTILE = (

@@ -6,14 +6,33 @@ a mark already says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from divulge.codes import CODES
 from divulge.metrics import Estimate
 from divulge.report import Report, Row, Verdict
-from divulge.reporters.page import Page, figure, known, printable, rate
+from divulge.reporters.page import Page
+from divulge.reporters.wording import (
+    BOUND_NOTE,
+    MARKS,
+    SAYS_NOT,
+    figure,
+    gate_label,
+    gate_metric,
+    gate_worst,
+    known,
+    most_urgent,
+    needs_bound_note,
+    of_everyone,
+    p_text,
+    printable,
+    rate,
+    score_attack,
+    why,
+    worded,
+    worst_slices,
+)
 from divulge.slices import EVERYONE
 
 if TYPE_CHECKING:
@@ -22,7 +41,6 @@ if TYPE_CHECKING:
 WIDE = 80  # from here on, attacks stand in a table
 WORST_SLICES = 5
 
-MARKS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "INVALID": "!", "NOT_GATED": "·"}
 STYLES = {
     "PASS": "bold green",
     "FAIL": "bold red",
@@ -30,11 +48,6 @@ STYLES = {
     "INVALID": "bold magenta",
     "NOT_GATED": "bold",
 }
-
-SAYS_NOT = (
-    "A low score is evidence against these attacks only; it is not anonymity, not a DP guarantee, and not a "
-    "probability that a given person was in the data."
-)
 
 
 def render(report: Report, *, width: int | None = None, color: bool = False, ascii: bool = False) -> str:
@@ -62,8 +75,8 @@ def render(report: Report, *, width: int | None = None, color: bool = False, asc
 def _headline(page: Page, report: Report) -> None:
     verdict = report.verdict
     data = report.meta.get("data", {})
-    words = (f"{MARKS[verdict]} {verdict.value.replace('_', ' ')}", STYLES[verdict])
-    page.line(words, f"  {_why(report)}", indent=0, hang=2)
+    words = (f"{MARKS[verdict]} {worded(verdict)}", STYLES[verdict])
+    page.line(words, f"  {why(report)}", indent=0, hang=2)
     if data:
         kind = f"{data['members']:,} members, {data['nonmembers']:,} non-members, {data['task']}"
         page.line((f"{kind}; intervals at {rate(report.meta.get('confidence', 0.95))}", "dim"))
@@ -72,7 +85,7 @@ def _headline(page: Page, report: Report) -> None:
             style = STYLES["INVALID" if row["status"] == "invalid" else "INCONCLUSIVE"]
             page.line((f"! {str(row['status']).upper()}", style), f"  control {row['control']}: {row['text']}", hang=2)
     page.heading("How much the outputs give away")
-    score, attack = report.score, _attack_of(report, "score")
+    score, attack = report.score, score_attack(report)
     if known(score.value):
         page.line("score  ", (figure("score", *score[:3]), "bold"), "  0 = chance, 1 = every record told apart", hang=7)
         page.line(f"best attack: {page.name(attack, 40)}", indent=9)
@@ -80,30 +93,6 @@ def _headline(page: Page, report: Report) -> None:
         page.line(f"score  not measurable: {score.reason}", hang=7)
     _tail(page, report)
     _accuracies(page, report)
-
-
-def _why(report: Report) -> str:
-    outcomes = {row["outcome"] for row in report.rows("gates")}
-    undecided = "INCONCLUSIVE" in outcomes
-    match report.verdict:
-        case Verdict.PASS if undecided:
-            return "no figure is credibly above its limit; gates that could not be decided pass, as asked"
-        case Verdict.PASS if any(row["waived"] and row["severity"] == "fail" for row in report.findings):
-            return "a limit is exceeded, and what exceeds it is waived"
-        case Verdict.FAIL if undecided and "FAIL" not in outcomes:
-            return "a gate could not be decided, and that fails, as asked"
-    return {
-        Verdict.PASS: "every limit holds",
-        Verdict.FAIL: "a figure is credibly above its limit",
-        Verdict.INCONCLUSIVE: "a gate could not be decided",
-        Verdict.INVALID: "a control says that the test itself cannot be trusted",
-        Verdict.NOT_GATED: "nothing was gated: there is no policy",
-    }[report.verdict]
-
-
-def _attack_of(report: Report, metric: str) -> str:
-    rows = report.rows("results")
-    return next((str(row["attack"]) for row in rows if row["metric"] == metric and row["slice"] == EVERYONE), "")
 
 
 def _tail(page: Page, report: Report) -> None:
@@ -144,8 +133,8 @@ class _Measured(NamedTuple):
 def _attacks(page: Page, report: Report) -> None:
     page.heading("By attack")
     columns = [
-        _measured(report, "AUC (0.5 = chance)", "auc", None),
-        *(_measured(report, f"TPR at {rate(fpr)} FPR", "tpr", fpr) for fpr in (0.01, 0.001)),
+        _Measured("AUC (0.5 = chance)", "auc", of_everyone(report, "auc")),
+        *(_Measured(f"TPR at {rate(fpr)} FPR", "tpr", of_everyone(report, "tpr", fpr)) for fpr in (0.01, 0.001)),
     ]
     columns = [column for column in columns if column.estimates]
     shown = [column for column in columns if column.gap() is None]
@@ -173,17 +162,6 @@ def _attacks(page: Page, report: Report) -> None:
             page.line((f"{column.heading}: {missing}: {reason}", "dim"), hang=2)
 
 
-def _measured(report: Report, heading: str, metric: str, fpr: float | None) -> _Measured:
-    found = {
-        str(row["attack"]): Estimate(row["value"], row["low"], row["high"], row["reason"])
-        for row in report.rows("results")
-        if row["metric"] == metric
-        and row["slice"] == EVERYONE
-        and (fpr is None or (row["fpr"] is not None and math.isclose(row["fpr"], fpr, rel_tol=1e-9)))
-    }
-    return _Measured(heading, metric, found)
-
-
 def _gates(page: Page, report: Report) -> None:
     rows = report.rows("gates")
     if not rows:
@@ -193,13 +171,12 @@ def _gates(page: Page, report: Report) -> None:
         return
     page.heading(f"Gates of {page.name(report.meta.get('policy') or 'the policy', page.width - 10)}")
     wide = max(len(str(row["outcome"])) for row in rows) + 2
-    labels = [_gate_label(page, row) for row in rows]
+    labels = [printable(gate_label(row), ascii=page.ascii) for row in rows]
     wide_label = max(len(label) for label in labels)
     for row, label in zip(rows, labels, strict=True):
         outcome = str(row["outcome"])
         mark = (f"{MARKS[outcome]} {outcome}".ljust(wide), STYLES[outcome])
-        metric = {"tail": "tail_lift"}.get(_stem(row), _stem(row))
-        value = "" if not known(row["value"]) else figure(metric, row["value"], row["low"], row["high"])
+        value = "" if not known(row["value"]) else figure(gate_metric(row), row["value"], row["low"], row["high"])
         if wide + wide_label + len(value) + 6 <= page.width:
             page.line(mark, f"  {label.ljust(wide_label)}  {value}")
         else:
@@ -207,37 +184,18 @@ def _gates(page: Page, report: Report) -> None:
             page.line(value, indent=wide + 4, hang=2)
         for note in _gate_notes(page, row):
             page.line((note, "dim"), indent=wide + 4, hang=2)
-    if any(row["outcome"] == "FAIL" for row in rows) and sum(row["checked"] for row in rows) > 1:
-        note = "A failing gate's lower bound allows for all figures looked at, so it lies below the one above."
-        page.line((note, "dim"))
-
-
-def _stem(row: Row) -> str:
-    """The metric of a gate's name."""
-    return str(row["gate"]).removesuffix("_slice").partition("@")[0]
-
-
-def _gate_label(page: Page, row: Row) -> str:
-    limit = f"{row['limit']:g}"
-    what = {"tail": "tail lift"}.get(row["gate"], page.name(row["gate"], 30))
-    more = " increase" if row["kind"] == "max_increase" else ""
-    return printable(f"{what}{more} ≤ {limit}", ascii=page.ascii)
+    if needs_bound_note(report):
+        page.line((BOUND_NOTE, "dim"))
 
 
 def _gate_notes(page: Page, row: Row) -> list[str]:
-    notes = []
-    if row["reason"]:
-        notes.append(str(row["reason"]))
-    if row["slice"] not in (None, EVERYONE):
-        notes.append(f"worst of {row['checked']:,} figures: {page.name(row['slice'], page.width - 30)}")
-    elif row["checked"] > 1 and row["attack"]:
-        at = f" at FPR {row['fpr']:g}" if _stem(row) == "tail" and known(row["fpr"]) else ""
-        notes.append(f"worst of {row['checked']:,} figures: {page.name(row['attack'], 40)}{at}")
-    return notes
+    notes = [str(row["reason"])] if row["reason"] else []
+    worst = gate_worst(row, page.width - 30)
+    return [*notes, printable(worst, ascii=page.ascii)] if worst else notes
 
 
 def _slices(page: Page, report: Report) -> None:
-    scores = [row for row in report.rows("results") if row["metric"] == "score" and row["slice"] != EVERYONE]
+    scores = worst_slices(report)
     page.heading("Most exposed slices")
     if not scores:
         asked = report.meta.get("slices")
@@ -245,12 +203,12 @@ def _slices(page: Page, report: Report) -> None:
         _merged(page, report)
         return
     p = {row["slice"]: row["p"] for row in report.rows("slices")}
-    worst = sorted(scores, key=lambda row: -row["low"] if known(row["low"]) else math.inf)[:WORST_SLICES]
+    worst = scores[:WORST_SLICES]
     cells = [
         [
             figure("score", row["value"], row["low"], row["high"]),
             f"{row['members']:,} + {row['nonmembers']:,}",
-            _p_text(p.get(row["slice"])),
+            p_text(p.get(row["slice"])),
         ]
         for row in worst
     ]
@@ -274,17 +232,10 @@ def _merged(page: Page, report: Report) -> None:
         page.line((text, "dim"), hang=2)
 
 
-def _p_text(p: float | None) -> str:
-    if p is None or math.isnan(p):
-        return ""
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
-
-
 def _first(page: Page, report: Report) -> None:
     page.heading("What to try first")
-    findings = [row for row in report.findings if not row["waived"]]
-    ranked = sorted(findings, key=_urgency)
-    waived = len(report.findings) - len(findings)
+    ranked = most_urgent(report)
+    waived = len(report.findings) - len(ranked)
     if ranked:
         worst = ranked[0]
         where = "" if worst["slice"] in (None, "", EVERYONE) else f" ({page.name(worst['slice'], 40)})"
@@ -300,12 +251,6 @@ def _first(page: Page, report: Report) -> None:
         page.line("nothing: no finding")
     if waived:
         page.line((f"waived: {waived} finding{'s' if waived > 1 else ''}", "dim"))
-
-
-def _urgency(finding: Row) -> tuple[int, bool]:
-    """What decided the verdict first; among warnings a leak goes before a doubt about the test."""
-    severity = ("fail", "warning", "info").index(finding["severity"])
-    return severity, severity > 0 and str(finding["code"]).startswith("DV2")
 
 
 def _counted(findings: Iterable[Row]) -> str:
@@ -382,7 +327,7 @@ def _at(row: Row, fpr: float | None) -> bool:
 
 
 def _marked(verdict: Verdict) -> str:
-    return f"{MARKS[verdict]} {verdict.value.replace('_', ' ')}"
+    return f"{MARKS[verdict]} {worded(verdict)}"
 
 
 def _change(metric: str, row: Row) -> str:

@@ -1,0 +1,250 @@
+"""What every reporter says alike: marks, reasons, figures with units, what is worst, untrusted names made safe.
+
+Class, column and file names are untrusted: every reporter passes them through `printable` or `clipped`, and escapes
+what its own format reads as markup.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from divulge.metrics import Estimate
+from divulge.report import Report, Row, Verdict
+from divulge.slices import EVERYONE
+
+MARKS = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?", "INVALID": "!", "NOT_GATED": "·"}
+
+SAYS_NOT = (
+    "A low score is evidence against these attacks only; it is not anonymity, not a DP guarantee, and not a "
+    "probability that a given person was in the data."
+)
+
+# ------------------------------------------------------------------------------------------------- untrusted names
+
+_ASCII = {"✓": "+", "✗": "x", "·": "-", "×": "x", "≤": "<=", "…": "...", "−": "-", "–": "-", "•": "-", "→": "->"}
+
+
+def printable(text: str, *, ascii: bool = False) -> str:
+    r"""Text with every control, bidirectional and other invisible character shown as its escape.
+
+    Args:
+        text: from anywhere.
+        ascii: escape all that is not ASCII, too; our own symbols get a stand-in.
+
+    >>> printable("a\x1b[31m\u202eb")
+    'a\\x1b[31m\\u202eb'
+    >>> len(printable("score ≤ 0.1", ascii=True))
+    12
+    """
+    if text.isprintable() and (not ascii or text.isascii()):
+        return text
+    return "".join(_shown(character, ascii) for character in text)
+
+
+def _shown(character: str, ascii: bool) -> str:
+    if character.isprintable() and (not ascii or character.isascii()):
+        return character
+    if ascii and character in _ASCII:
+        return _ASCII[character]
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def clipped(name: object, limit: int, *, ascii: bool = False) -> str:
+    """An untrusted name, printable and at most `limit` terminal columns wide.
+
+    >>> clipped("a" * 10_000, 8)
+    'aaaaaaa…'
+    """
+    from rich.cells import cell_len
+
+    text = printable(str(name)[: 4 * limit], ascii=ascii)
+    if cell_len(text) <= limit and len(str(name)) <= 4 * limit:
+        return text
+    dots = "..." if ascii else "…"
+    while text and cell_len(text) > limit - len(dots):
+        text = text[:-1]
+    return text + dots
+
+
+# --------------------------------------------------------------------------------------------------------- figures
+
+
+class _Unit(NamedTuple):
+    """How a metric's values are written: their factor, decimals (None: by size), and the sign after the value."""
+
+    factor: float = 1
+    decimals: int | None = 3
+    sign: str = ""
+
+
+_SHARE = _Unit(100, None, " %")
+_UNITS = {
+    "tail_lift": _Unit(1, 1),
+    **dict.fromkeys(("tpr", "tail_tpr", "ppv", "achieved_fpr"), _SHARE),
+    **dict.fromkeys(("member_accuracy", "nonmember_accuracy"), _SHARE._replace(decimals=1)),
+}
+
+
+def known(value: float | None) -> bool:
+    """Whether a number is there: neither None nor NaN.
+
+    >>> [int(known(value)) for value in (0.0, None, math.nan)]
+    [1, 0, 0]
+    """
+    return value is not None and not math.isnan(value)
+
+
+def figure(metric: str, value: float, low: float, high: float) -> str:
+    """A value with its interval as text; without an interval the value alone.
+
+    >>> figure("score", 0.4907, 0.4321, 0.5378)
+    '0.491 [0.432, 0.538]'
+    >>> figure("tpr", 0.0123, 0.004, 0.02)
+    '1.2 % [0.4, 2.0]'
+    """
+    if not known(value):
+        return "not measurable"
+    unit = _UNITS.get(metric, _Unit())
+    text = _written(value, unit, value) + unit.sign
+    if not (known(low) and known(high)):
+        return text
+    return f"{text} [{_written(low, unit, value)}, {_written(high, unit, value)}]"
+
+
+def _written(number: float, unit: _Unit, like: float) -> str:
+    """A number in a unit, with the decimals that suit the number `like`: two digits of a share below 1 %."""
+    decimals = unit.decimals
+    if decimals is None:
+        size = abs(like) * unit.factor
+        decimals = 1 if size >= 1 or size == 0 else min(1 - math.floor(math.log10(size)), 6)
+    text = f"{number * unit.factor:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def rate(value: float) -> str:
+    """A rate as people say it.
+
+    >>> rate(0.001)
+    '0.1 %'
+    """
+    return f"{100 * value:g} %"
+
+
+def p_text(p: float | None) -> str:
+    """A p-value as people write it; none is empty.
+
+    >>> p_text(0.00001)
+    '<0.0001'
+    """
+    if p is None or math.isnan(p):
+        return ""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+# --------------------------------------------------------------------------------------------- verdict and findings
+
+
+def worded(verdict: Verdict | str) -> str:
+    """A verdict or an outcome as people read it.
+
+    >>> worded(Verdict.NOT_GATED)
+    'NOT GATED'
+    """
+    return str(verdict).replace("_", " ")
+
+
+def why(report: Report) -> str:
+    """What decided the verdict, in half a sentence."""
+    outcomes = {row["outcome"] for row in report.rows("gates")}
+    undecided = "INCONCLUSIVE" in outcomes
+    match report.verdict:
+        case Verdict.PASS if undecided:
+            return "no figure is credibly above its limit; gates that could not be decided pass, as asked"
+        case Verdict.PASS if any(row["waived"] and row["severity"] == "fail" for row in report.findings):
+            return "a limit is exceeded, and what exceeds it is waived"
+        case Verdict.FAIL if undecided and "FAIL" not in outcomes:
+            return "a gate could not be decided, and that fails, as asked"
+    return {
+        Verdict.PASS: "every limit holds",
+        Verdict.FAIL: "a figure is credibly above its limit",
+        Verdict.INCONCLUSIVE: "a gate could not be decided",
+        Verdict.INVALID: "a control says that the test itself cannot be trusted",
+        Verdict.NOT_GATED: "nothing was gated: there is no policy",
+    }[report.verdict]
+
+
+def score_attack(report: Report) -> str:
+    """The attack behind the score of everyone; empty where there is none."""
+    rows = report.rows("results")
+    return next((str(row["attack"]) for row in rows if row["metric"] == "score" and row["slice"] == EVERYONE), "")
+
+
+def of_everyone(report: Report, metric: str, fpr: float | None = None) -> dict[str, Estimate]:
+    """One metric's estimates over all rows, by attack; fpr: where the metric has one."""
+    return {
+        str(row["attack"]): Estimate(row["value"], row["low"], row["high"], row["reason"])
+        for row in report.rows("results")
+        if row["metric"] == metric
+        and row["slice"] == EVERYONE
+        and (fpr is None or (row["fpr"] is not None and math.isclose(row["fpr"], fpr, rel_tol=1e-9)))
+    }
+
+
+def worst_slices(report: Report) -> list[Row]:
+    """The scores of all slices, the most exposed first: by the score's lower end, the undefined last."""
+    scores = [row for row in report.rows("results") if row["metric"] == "score" and row["slice"] != EVERYONE]
+    return sorted(scores, key=lambda row: -row["low"] if known(row["low"]) else math.inf)
+
+
+def most_urgent(report: Report) -> list[Row]:
+    """Findings that are not waived: what decided the verdict first; then leaks before doubts about the test."""
+    return sorted((row for row in report.findings if not row["waived"]), key=_urgency)
+
+
+def _urgency(finding: Row) -> tuple[int, bool]:
+    severity = ("fail", "warning", "info").index(finding["severity"])
+    return severity, severity > 0 and str(finding["code"]).startswith("DV2")
+
+
+# ----------------------------------------------------------------------------------------------------------- gates
+
+
+def gate_metric(row: Row) -> str:
+    """The metric behind a gate's name: the unit of its values.
+
+    >>> gate_metric({"gate": "tail"}), gate_metric({"gate": "tpr@0.01"})
+    ('tail_lift', 'tpr')
+    """
+    stem = str(row["gate"]).removesuffix("_slice").partition("@")[0]
+    return {"tail": "tail_lift"}.get(stem, stem)
+
+
+def gate_label(row: Row) -> str:
+    """A gate with its limit.
+
+    >>> gate_label({"gate": "tail", "kind": "max", "limit": 10.0})
+    'tail lift ≤ 10'
+    """
+    more = " increase" if row["kind"] == "max_increase" else ""
+    return f"{'tail lift' if row['gate'] == 'tail' else clipped(row['gate'], 30)}{more} ≤ {row['limit']:g}"
+
+
+def gate_worst(row: Row, limit: int) -> str | None:
+    """Of which figure a gate of several shows the value, or None; the name at most `limit` columns wide."""
+    if row["slice"] not in (None, EVERYONE):
+        return f"worst of {row['checked']:,} figures: {clipped(row['slice'], limit)}"
+    if row["checked"] > 1 and row["attack"]:
+        at = f" at FPR {row['fpr']:g}" if row["gate"] == "tail" and known(row["fpr"]) else ""
+        return f"worst of {row['checked']:,} figures: {clipped(row['attack'], limit)}{at}"
+    return None
+
+
+BOUND_NOTE = "A failing gate's lower bound allows for all figures looked at, so it lies below the one above."
+"""Said where `needs_bound_note`."""
+
+
+def needs_bound_note(report: Report) -> bool:
+    """Whether a failing gate shows another lower end than its figure's interval."""
+    rows = report.rows("gates")
+    return any(row["outcome"] == "FAIL" for row in rows) and sum(row["checked"] for row in rows) > 1
