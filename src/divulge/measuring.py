@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import intervals, metrics, selection
+from divulge.exposure import distribution, distribution_rows
 from divulge.metrics import FPRS, NAN, Curve, Estimate, NamedMetric
 from divulge.report import LADDER, Row
 from divulge.roc import CrossFit, Roc
@@ -55,10 +56,17 @@ def ladder_of(row: int, estimate: Estimate, at: Callable[[float], Estimate], err
     return [{"row": row, "low": [end.low for end in ends], "high": [end.high for end in ends]}]
 
 
-def of_everyone(
-    attack: str, roc: Roc, wanted: Iterable[NamedMetric], error: float
-) -> tuple[list[Row], list[Row], list[Row]]:
-    """Results, bounds and curve of one attack over all rows."""
+class OfEveryone(NamedTuple):
+    """One attack's rows of the report, over all records."""
+
+    results: list[Row]
+    bounds: list[Row]
+    curve: list[Row]
+    distribution: list[Row]
+
+
+def of_everyone(attack: str, roc: Roc, wanted: Iterable[NamedMetric], error: float) -> OfEveryone:
+    """What is measured of one attack over all records."""
     rows: list[Row] = []
     bounds: list[Row] = []
     sizes = (roc.n_members, roc.n_nonmembers)
@@ -66,7 +74,8 @@ def of_everyone(
         estimate = metric.call(roc, error)
         bounds += ladder_of(len(rows), estimate, partial(metric.call, roc), error)
         rows.append(result_row(attack, EVERYONE, metric.name, estimate, sizes, fpr=metric.fpr, prior=metric.prior))
-    return rows, bounds, curve_rows(attack, metrics.curve(roc, error))
+    curve = curve_rows(attack, metrics.curve(roc, error))
+    return OfEveryone(rows, bounds, curve, distribution_rows(attack, distribution(roc)))
 
 
 def curve_rows(attack: str, curve: Curve | None) -> list[Row]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,17 +91,48 @@ def advantage_counts(chosen: Sequence[CrossFit], best: CrossFit) -> intervals.Ad
         chosen: for each half, the cross-fit whose threshold was chosen on it; all of the same rows.
         best: that of the attack that is best on all rows.
     """
-    members, nonmembers = best.members, best.nonmembers
+    tp, fp = (np.array([getattr(fit, side)[half] for half, fit in enumerate(chosen)]) for side in ("tp", "fp"))
+    mean = averaged(tp[:, None], fp[:, None], best.members, best.nonmembers, best.effective)
+    count_m, count_n = mean.members, mean.nonmembers
+    of_all = count_m * best.best_tp / float(best.members.sum()), count_n * best.best_fp / float(best.nonmembers.sum())
+    tpr, fpr = float(mean.tpr[0]), float(mean.fpr[0])
+    return intervals.AdvantageCounts(count_m * tpr, count_n * fpr, *of_all, count_m, count_n)
+
+
+class Averaged(NamedTuple):
+    """Rates of two halves averaged by precision: (k,) TPR and FPR, and how many rows have the averages' precision."""
+
+    tpr: NDArray[np.float64]
+    fpr: NDArray[np.float64]
+    members: float
+    nonmembers: float
+
+
+def averaged(
+    tp: NDArray[np.integer[Any]],
+    fp: NDArray[np.integer[Any]],
+    members: NDArray[np.int64],
+    nonmembers: NDArray[np.int64],
+    effective: tuple[float, float],
+) -> Averaged:
+    """Average the halves' rates by precision; pooling their counts would mistake a difference in make-up for a signal.
+
+    Args:
+        tp, fp: (2, k) int, counted in a half.
+        members, nonmembers: (2,) int, all of that half.
+        effective: as in `Roc`.
+
+    >>> four = np.array([4, 4])
+    >>> averaged(np.array([[1], [3]]), np.array([[0], [0]]), four, four, (1.0, 1.0)).tpr.tolist()
+    [0.5]
+    """
     weight = 1 / (1 / members + 1 / nonmembers)
     weight = weight / weight.sum()
-    tpr = sum(float(weight[half] * fit.tp[half] / members[half]) for half, fit in enumerate(chosen))
-    fpr = sum(float(weight[half] * fit.fp[half] / nonmembers[half]) for half, fit in enumerate(chosen))
     count_m, count_n = (
         share / float((np.square(weight) / sizes).sum())
-        for share, sizes in zip(best.effective, (members, nonmembers), strict=True)
+        for share, sizes in zip(effective, (members, nonmembers), strict=True)
     )
-    all_rows = (count_m * best.best_tp / float(members.sum()), count_n * best.best_fp / float(nonmembers.sum()))
-    return intervals.AdvantageCounts(count_m * tpr, count_n * fpr, *all_rows, count_m, count_n)
+    return Averaged(weight / members @ tp, weight / nonmembers @ fp, count_m, count_n)
 
 
 def advantage_estimate(counts: intervals.AdvantageCounts, error: float) -> Estimate:

@@ -21,6 +21,7 @@ from divulge.attacks import Attack, NamedAttack
 from divulge.blocks import in_parallel
 from divulge.controls import CONTROL_ERROR, Outcome, Setting, Shared
 from divulge.errors import InputError, Unavailable
+from divulge.exposure import bands
 from divulge.findings import leaks_by_score, leaks_of_all
 from divulge.folds import content_hashes, digest, effective_shares, halves, identified
 from divulge.metrics import FPRS, Estimate, Metric
@@ -106,22 +107,24 @@ def audit(
     member, tag, scored, partitions = ready.evidence.member, ready.tag, ready.scored, ready.partitions
     effective = effective_shares(ready.evidence.member, ready.evidence.groups)
 
-    def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, list[Row], list[Row], list[Row]]:
+    def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, measuring.OfEveryone]:
         attack, ranked = item
         roc = next(exact_slices(ranked, tag, np.zeros(1, np.int32), 1, fitted=attack.fitted, effective=effective))
-        return roc, *measuring.of_everyone(attack.name, roc, everyones, error)
+        return roc, measuring.of_everyone(attack.name, roc, everyones, error)
 
     measured = in_parallel(of_everyone, scored, lambda: steps.next("measuring"))
-    rocs = {attack.name: roc for (attack, _), (roc, *_) in zip(scored, measured, strict=True)}
+    rocs = {attack.name: roc for (attack, _), (roc, _) in zip(scored, measured, strict=True)}
     first = next(iter(rocs.values()))
     carried = [fpr for fpr in FPRS if metric_family.too_few(first, fpr) is None]
     tests = sum(int(merged.measured.sum()) for merged in partitions) + len(carried) + 1
     table, names = measuring.Results(), [attack.name for attack, _ in scored]
-    for _, rows, bounds, _ in measured:
-        table.add(rows, bounds)
+    for _, own in measured:
+        table.add(own.results, own.bounds)
     table.add(*measuring.best_of_everyone(rocs, error))
     table.add(measuring.accuracy(ready.evidence, error), [])
-    curve = [row for *_, rows in measured for row in rows]
+    curve = [row for _, own in measured for row in own.curve]
+    spread = [row for _, own in measured for row in own.distribution]
+    exposed = bands(rocs, error)
     leaks = leaks_of_all(rocs, carried, error, tests)
     aucs = {name: metric_family.auc(roc, 2 * CONTROL_ERROR) for name, roc in rocs.items()}
     del measured, rocs, first  # the largest arrays of an audit, and nothing after this needs them
@@ -159,6 +162,8 @@ def audit(
         "slices": table_of("slices", slice_rows),
         "attacks": table_of("attacks", statuses),
         "curve": table_of("curve", curve),
+        "distribution": table_of("distribution", spread),
+        "records": table_of("records", exposed),
         "controls": table_of("controls", [_control_row(outcome) for outcome in outcomes]),
         "findings": table_of("findings", leaks_by_score(table.rows) + leaks),
         "gates": table_of("gates", []),

@@ -40,6 +40,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "gate", "kind", "limit", "attack", "slice", "fpr", "value", "low", "high", "checked", "outcome", "reason",
     ),
     "curve": ("attack", "slice", "threshold", "tpr", "fpr", "low", "high"),
+    "distribution": ("attack", "slice", "start", "stop", "members", "nonmembers"),
+    "records": ("attack", "slice", "start", "stop", "members", "nonmembers", "probability", "low", "high"),
     "bounds": ("row", "low", "high"),
 }  # fmt: skip
 """Column names of each table; `bounds` is for gates: a row of results, its ends at each level of the ladder."""
@@ -100,7 +102,11 @@ class Report:
         )
 
     def rows(self, table: str) -> list[Row]:
-        """One table as a list of dicts: "results", "slices", "attacks", "findings", "controls", "gates" or "curve".
+        """One table as a list of dicts.
+
+        Args:
+            table: "results", "slices", "attacks", "findings", "controls", "gates", "curve", "distribution" (of the
+                scores) or "records" (how many of them stand out how far, never one by itself).
 
         Raises:
             InputError: DV054, no such table.

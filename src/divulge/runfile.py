@@ -71,7 +71,7 @@ def parsed(text: str, source: str) -> tuple[Mapping[str, Any], Mapping[str, Tabl
     return {**body["meta"], "verdict": verdict.value}, loaded
 
 
-_NUMBERS = {"fpr", "prior", "value", "low", "high", "p", "limit", "threshold", "tpr"}
+_NUMBERS = {"fpr", "prior", "value", "low", "high", "p", "limit", "threshold", "tpr", "start", "stop", "probability"}
 
 
 def _packed(cells: Sequence[Any]) -> Any:
