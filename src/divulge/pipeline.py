@@ -102,7 +102,7 @@ def audit(
     known = identified(evidence, contents)
     shared = control_family.shared_records(evidence, contents) if "duplicates" in trials else None
     del contents
-    known = _without_shared(known, shared)
+    known = without_shared(known, shared)
     ready = _prepare(known, chosen, cut, seed=seed, min_n=min_n, error=error, steps=steps)
     member, tag, scored, partitions = ready.evidence.member, ready.tag, ready.scored, ready.partitions
     effective = effective_shares(ready.evidence.member, ready.evidence.groups)
@@ -280,7 +280,7 @@ def _prepare(
 ) -> _Ready:
     """Halves, signals, slices and every attack's scores."""
     tag = tags(evidence.member, halves(evidence, seed))
-    evidence = _with_signals(evidence, attacks)
+    evidence = with_signals(evidence, attacks)
     cuts = [slice_family.checked(slicer(evidence), len(evidence)) for slicer in slicers]
     partitions = [slice_family.merge_small(cut, evidence.member, min_n) for cut in cuts]
     names = [merged.partition.name for merged in partitions]
@@ -292,7 +292,7 @@ def _prepare(
     for attack in attacks:
         steps.next(f"attack {attack.name}")
         try:
-            scores = _scores(attack, evidence, seed)
+            scores = scores_of(attack, evidence, seed)
         except Unavailable as reason:
             if attack.required:
                 raise Unavailable(f"the attack {attack.name} cannot run: {reason.message}") from reason
@@ -310,15 +310,20 @@ def _prepare(
     return _Ready(evidence, tag, scored, statuses, partitions, unscored)
 
 
-def _with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidence:
+def with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidence:
     """The evidence with all signals that will be needed, computed in one pass over the outputs."""
     wanted = dict.fromkeys([*(need for attack in attacks for need in attack.needs), "correct"])
     have = [name for name in wanted if why_unavailable(evidence, name) is None]
     return replace(evidence, signals={**evidence.signals, **compute(evidence, have)})
 
 
-def _scores(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.floating[Any]]:
-    """(n,) scores of one attack, by random numbers of its own, whichever other attacks run."""
+def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.floating[Any]]:
+    """(n,) scores of one attack, by random numbers of its own, whichever other attacks run.
+
+    Raises:
+        Unavailable: the evidence does not hold what the attack needs.
+        InputError: DV057, scores of another shape or type.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(attack.name.encode())])
     scores = np.asarray(attack.call(evidence, rng))
     if scores.shape != evidence.member.shape or scores.dtype.kind not in "fiub":
@@ -330,8 +335,12 @@ def _scores(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.fl
     return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
 
-def _without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:
-    """The records that stand on one side only."""
+def without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:
+    """The records that stand on one side only.
+
+    Raises:
+        InputError: DV059, then a side is empty.
+    """
     if shared is None or shared.by is None:
         return evidence
     apart = evidence.take(~shared.rows)
@@ -350,7 +359,7 @@ def _setting(
     """What the controls may look at."""
 
     def run(attack: NamedAttack, part: Evidence) -> NDArray[np.floating[Any]]:
-        return _scores(attack, _with_signals(part, [attack]), seed)
+        return scores_of(attack, with_signals(part, [attack]), seed)
 
     attacks = [attack for attack, _ in ready.scored]
     found = shared or Shared(None, np.zeros(0, bool), 0)
