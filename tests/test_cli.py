@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import divulge
 from divulge.cli import RECIPES, main
 from divulge.codes import CODES
+from divulge.comparison import Comparison
 
 PASSING = "[gate]\nscore = { max = 0.99 }\n"
 FAILING = "[gate]\nscore = { max = 0.01 }\n"
@@ -249,7 +251,8 @@ def test_options_reach_the_audit(folder, capsys) -> None:
         slices=["age", "class*correct"], attacks=["loss"], metrics=["auc"], confidence=0.9, min_n=20, seed=3,
         controls=["-shift"],
     )  # fmt: skip
-    assert {**report.meta, "created": ""} == {**expected.meta, "created": ""}
+    assert report.meta["command"] == f"divulge {arguments}".replace("class*correct", "'class*correct'")
+    assert {**report.meta, "created": ""} == {**expected.meta, "created": "", "command": report.meta["command"]}
     assert [row["status"] for row in report.rows("controls") if row["control"] == "shift"] == ["not run"]
     assert report.rows("results")[0] == pytest.approx(expected.rows("results")[0], nan_ok=True)
     assert "mapping" in capsys.readouterr().err
@@ -299,6 +302,74 @@ def test_compare_is_status_0_whatever_the_verdicts(folder, capsys) -> None:
     assert main(["compare", "run.json", "judged.json"]) == 0
     out = capsys.readouterr().out
     assert "FAIL" in out and "NOT GATED" in out and "judged" in out
+
+
+@pytest.fixture
+def runs(folder: Path) -> Path:
+    """A folder of three runs over the same records, two other files, and the evidence of two of the runs."""
+    Path("runs").mkdir()
+    for name, leak in {"a": 0.2, "b": 0.6, "c": 0.9}.items():
+        own = replace(evidence(leak=leak), ids=np.arange(1000))
+        own.save(f"{name}.npz")
+        divulge.audit(own, controls=()).save(f"runs/{name}.json")
+    Path("runs/other.json").write_text("{}")
+    Path("runs/notes.txt").write_text("not a run")
+    return folder
+
+
+def test_compare_takes_a_folder_and_says_what_it_skipped(runs, capsys) -> None:
+    assert main(["compare", "runs", "run.json", "-q"]) == 0
+    captured = capsys.readouterr()
+    assert [captured.out.count(f"{name}  ") > 0 for name in ("a", "b", "c", "run")] == [True] * 4
+    assert "other.json" in captured.err and "notes" not in captured.err
+
+
+def test_a_folder_without_runs_is_an_error(folder, capsys) -> None:
+    Path("empty").mkdir()
+    assert main(["compare", "run.json", "empty"]) == 2
+    assert "DV055" in capsys.readouterr().err
+
+
+def test_compare_pairs_runs_with_their_evidence(runs, capsys) -> None:
+    arguments = ["compare", "runs/a.json", "runs/b.json", "--json", "-"]
+    assert main([*arguments, "--evidence", "a.npz", "--evidence", "b.npz"]) == 0
+    captured = capsys.readouterr()
+    rows = [row for row in json.loads(captured.out)["rows"] if row["run"] == "b" and row["metric"] == "score"]
+    assert [row["pairing"] for row in rows] == ["paired"]
+    assert "500 members and 500 non-members are in both" in " ".join(captured.err.split())
+    assert main(arguments) == 0
+    assert {row["pairing"] for row in json.loads(capsys.readouterr().out)["rows"]} == {None, "unpaired"}
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [(["a.npz"], "DV065"), (["b.npz", "a.npz"], "DV065"), (["a.npz", "nothing.npz"], "DV030")],
+)
+def test_compare_refuses_other_evidence(runs, capsys, files, code) -> None:
+    given = [part for file in files for part in ("--evidence", file)]
+    assert main(["compare", "runs/a.json", "runs/b.json", *given]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and code in captured.err
+
+
+def test_compare_writes_its_rows_and_page(folder, capsys, monkeypatch) -> None:
+    def page(comparison: Comparison, path: str | None = None) -> str:
+        if path is not None:
+            Path(path).write_text("page")
+        return "page"
+
+    monkeypatch.setattr(Comparison, "to_html", page, raising=False)
+    main(["gate", "run.json", "--policy", "fail.toml", "--json", "judged.json"])
+    arguments = ["compare", "run.json", "judged.json"]
+    assert main([*arguments, "--json", "rows.json", "--html", "page.html"]) == 0
+    assert json.loads(Path("rows.json").read_text())["schema"] == "divulge-comparison-1"
+    assert Path("page.html").read_text() == "page"
+    assert "score" in capsys.readouterr().out
+    assert main([*arguments, "--html", "-", "-q"]) == 0
+    assert capsys.readouterr().out == "page"
+    assert main([*arguments, "--html", "-", "--json", "-"]) == 2
+    assert main([*arguments, "--json", "run.json"]) == 2
+    assert divulge.Report.load("run.json").verdict == "NOT_GATED"
 
 
 @pytest.mark.parametrize("code", sorted(CODES))

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 import divulge
 from divulge.codes import CODES
-from divulge.comparison import compare
+from divulge.comparison import Comparison, compare
 from divulge.report import Report, table_of
 from divulge.reporters.text import render, render_code, render_codes, render_comparison, render_verdict
 from divulge.reporters.wording import MARKS, figure, printable, rate
@@ -296,6 +296,45 @@ def test_hostile_run_names_are_shown_and_not_obeyed(leaky) -> None:
     for width in WIDTHS:
         text = render_comparison(compare(leaky, leaky, names=["[red]\x1b[1m", "z" * 300]), width=width)
         assert r"[red]\x1b[1m" in text and "z" * 30 not in text
+
+
+def paired(kept: slice, seed: int = 0, **fields: object) -> Comparison:
+    """Two runs over the same records; the second holds those that are kept."""
+    n = np.arange(2000)
+    given = [
+        divulge.Evidence(member=n < 1000, ids=n, signals={"loss": np.sin(n * n) + leak * (n < 1000)})
+        for leak in (0, 0.2)
+    ]
+    given[1] = replace(given[1].take(kept), **fields)
+    reports = [divulge.audit(own, controls=(), seed=at) for own, at in zip(given, (0, seed), strict=True)]
+    return compare(*reports, names=["old", "new"], evidence=given)
+
+
+def test_runs_without_evidence_are_said_to_be_unpaired(leaky) -> None:
+    assert "Unpaired: intervals of a change as of independent samples" in flat(render_comparison(compare(leaky, leaky)))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pairing_is_said_with_its_numbers(width) -> None:
+    text = flat(render_comparison(paired(slice(None)), width=width))
+    assert "new is paired with old by record: 1,000 members and 1,000 non-members are in both." in text
+    assert "left out" not in text and "seed" not in text
+    assert "As of independent samples where unpaired: lift at 1 % FPR, lift at 5 % FPR." in text
+
+
+def test_what_a_paired_change_leaves_out_is_said() -> None:
+    text = flat(render_comparison(paired(slice(100, None), seed=3)))
+    assert "900 members and 1,000 non-members are in both, 100 records of old and 0 of new are left out." in text
+    assert "Paired changes of new are of the records in both" in text
+    assert "Paired changes of new are at seed 0, that of old; its values at 3." in text
+
+
+def test_why_a_run_is_unpaired_is_said() -> None:
+    text = flat(render_comparison(paired(slice(None), ids=np.arange(2000) + 1000)))
+    assert "new is unpaired: only 0 members and 0 non-members are in both" in text
+    assert "1,000 are members of the one and non-members of the other" in text and "too narrow" in text
+    comparison = replace(paired(slice(None)), pairings=(None, None))
+    assert "Unpaired: " in flat(render_comparison(comparison))
 
 
 def test_a_verdict_is_one_line(leaky) -> None:

@@ -53,6 +53,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def written(text: str, path: str | os.PathLike[str] | None) -> str:
+    """The text, after it was written to the path in UTF-8, if there is one, whole or not at all.
+
+    >>> written("0.14", None)
+    '0.14'
+    """
+    if path is not None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
+    return text
+
+
 def _to_disk(path: Path) -> None:
     """Wait until the file's bytes are on the disk: a rename may otherwise outlive them in a power cut."""
     with path.open("rb+") as file:

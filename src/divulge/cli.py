@@ -5,7 +5,9 @@ Results go to stdout, all else to stderr; `divulge.terminal` says what each exit
 
 from __future__ import annotations
 
+import functools
 import logging
+import secrets
 import shlex
 import sys
 import tomllib
@@ -18,12 +20,13 @@ from typing import Any
 
 import click
 
-from divulge import terminal
+from divulge import atomic, terminal
 from divulge.codes import CODES
 from divulge.errors import InputError, PolicyError
 from divulge.evidence import Evidence
 from divulge.limits import INCONCLUSIVE_WAYS, Policy
 from divulge.pipeline import audit
+from divulge.places import FORMS, Places, named
 from divulge.report import Report
 from divulge.slices import MIN_N
 from divulge.terminal import logger
@@ -48,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ...
     0
     """
+    given = sys.argv[1:] if argv is None else list(argv)
     return terminal.status_of(
         lambda: program.main(
-            args=None if argv is None else list(argv),
+            args=given,
+            obj=given,
             prog_name="divulge",
             standalone_mode=False,
             windows_expand_args=False,
@@ -92,13 +97,27 @@ _POLICY = "Limits, in TOML; else divulge.toml or [tool.divulge] of pyproject.tom
 def _with_judging(command: Command) -> Command:
     """The options of the two commands that end in a verdict."""
     for option in (
-        click.option("--json", "output", metavar="PATH", help="Write the run file; - is stdout."),
         click.option("--inconclusive", type=click.Choice(INCONCLUSIVE_WAYS), help="What an undecided gate becomes."),
         click.option("--baseline", metavar="RUN", help="An earlier run file, for limits on an increase."),
         click.option("--policy", "policy_path", metavar="FILE", help=_POLICY),
     ):
         command = option(command)
     return command
+
+
+def _with_places(command: Command) -> Command:
+    """The options that say where the report goes, as one argument: `places`."""
+
+    @functools.wraps(command)
+    def collected(*, github: bool, **given: Any) -> Any:
+        asked = {form: given.pop(form) for form in FORMS}
+        places = {form: place for form, place in asked.items() if place is not None}
+        return command(places=Places(places, github), **given)
+
+    collected = click.option("--github", is_flag=True, help="Annotate, and add to the job's summary.")(collected)
+    for form, text in reversed(FORMS.items()):
+        collected = click.option(named(form), form, metavar="PATH", help=text)(collected)
+    return collected
 
 
 @program.command("audit", short_help="Attack a model through its outputs; the main job.")
@@ -125,6 +144,7 @@ def _with_judging(command: Command) -> Command:
 )
 @click.option("--no-policy", is_flag=True, help="Gate nothing, whatever lies here.")
 @_with_judging
+@_with_places
 @_with_loudness
 def _audit(
     file: str,
@@ -150,7 +170,7 @@ def _audit(
     no_policy: bool,
     baseline: str | None,
     inconclusive: str | None,
-    output: str | None,
+    places: Places,
 ) -> int:
     """Attack a model through its outputs in FILE (.npz, .csv, .parquet, or a folder of .parquet).
 
@@ -160,7 +180,7 @@ def _audit(
         raise click.UsageError("--policy and --no-policy exclude each other")
     policy = None if no_policy else _policy(policy_path, inconclusive)
     _check_unused(policy, baseline, inconclusive)
-    _check_output(output, file, policy_path, baseline)
+    places.check(file, baseline, None if policy is None else policy.source)
     earlier = None if baseline is None else Report.load(baseline)
     with terminal.progress() as tell:
         tell(0, 1, f"reading {file}")
@@ -191,14 +211,22 @@ def _audit(
             seed=seed,
             progress=tell,
         )
-    return _finish(report, output)
+    report = replace(report, meta={**report.meta, "command": _command_line()})
+    return _finish(report, places, file, earlier)
+
+
+def _command_line() -> str:
+    """The command as it was given; what is not text in a file's name is escaped."""
+    given = click.get_current_context().obj
+    return shlex.join(["divulge", *given]).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @program.command("gate", short_help="Hold a saved run against a policy, without its data.")
 @click.argument("run")
 @_with_judging
+@_with_places
 @_with_loudness
-def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive: str | None, output: str | None) -> int:
+def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive: str | None, places: Places) -> int:
     """Hold a saved run (RUN, a run file) against a policy, without its data; exit status as for audit."""
     policy = _policy(policy_path, inconclusive)
     if policy is None:
@@ -207,22 +235,60 @@ def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive:
             "gate has nothing to hold the run against: expected --policy FILE, or divulge.toml or a pyproject.toml "
             "with [tool.divulge] in this folder",
         )
-    _check_output(output, policy_path, baseline)
+    places.check(policy.source, baseline, rewritten=run)
     earlier = None if baseline is None else Report.load(baseline)
-    return _finish(Report.load(run).judged(policy, baseline=earlier), output)
+    return _finish(Report.load(run).judged(policy, baseline=earlier), places, run, earlier)
 
 
 @program.command("compare", short_help="Show run files side by side.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN …")
+@click.option(
+    "--evidence", metavar="FILE", multiple=True, help="What a run was audited with, once for each run in order: pairs."
+)
+@click.option("--html", metavar="PATH", help="Write the comparison as a page; - is stdout.")
+@click.option("--json", "output", metavar="PATH", help="Write its rows; - is stdout.")
 @_with_loudness
-def _compare(runs: tuple[str, ...]) -> int:
-    """Show two or more run files side by side; exit status 0 whatever the verdicts."""
-    from divulge.comparison import compare
+def _compare(runs: tuple[str, ...], evidence: tuple[str, ...], html: str | None, output: str | None) -> int:
+    """Show two or more run files side by side; exit status 0 whatever the verdicts.
+
+    A folder stands for all run files in it, by name. With the evidence of every run, runs are paired by record ids.
+    """
+    from divulge.comparison import compare, runs_in
     from divulge.reporters import text
 
-    if len(runs) < 2:
+    found: list[str] = []
+    for run in runs:
+        if not Path(run).is_dir():
+            found.append(run)
+            continue
+        inside, others = runs_in(run)
+        for other in others:
+            logger.warning("skipped %s: not a run file of divulge", other)
+        if not inside:
+            raise InputError("DV055", f"expected run files in the folder {run!r}, and it holds none")
+        found += map(str, inside)
+    if len(found) < 2:
         raise click.UsageError("give two or more run files to compare")
-    terminal.out(text.render_comparison(compare(*runs), **terminal.look(sys.stdout)))
+    asked = {"html": html, "json": output}
+    Places({form: place for form, place in asked.items() if place is not None}).check(*found, *evidence)
+    comparison = compare(*found, evidence=evidence or None)
+    if output == "-":
+        terminal.out_json(comparison.to_json())
+    elif output is not None:
+        with terminal.writing(Path(output)), atomic.replacing(output) as temporary:
+            temporary.write_text(comparison.to_json(), encoding="utf-8")
+    if html == "-":
+        terminal.out(comparison.to_html())
+    elif html is not None:
+        with terminal.writing(Path(html)):
+            comparison.to_html(html)
+    piped = "-" in (html, output)
+    stream = sys.stderr if piped else sys.stdout
+    if stream is not None and not (terminal.quiet() and piped):
+        terminal.write(stream, text.render_comparison(comparison, **terminal.look(stream)))
+    for place in (html, output):
+        if place not in (None, "-"):
+            logger.info("wrote %s", place)
     return 0
 
 
@@ -260,38 +326,26 @@ def _check_unused(policy: Policy | None, baseline: str | None, inconclusive: str
                 raise click.UsageError(f"{name} does nothing without a policy: give --policy, or leave it out")
 
 
-def _check_output(output: str | None, *sources: str | None) -> None:
-    """Refuse a place before the long work, and one that would cost the user what is read from there."""
-    if output in (None, "-"):
-        return
-    path = Path(str(output))
-    for source in sources:
-        if source is not None and path.exists() and Path(source).exists() and path.samefile(source):
-            raise click.UsageError(f"--json {output} would overwrite a file that is read")
-    terminal.check_writable(path)
-
-
-def _finish(report: Report, output: str | None) -> int:
-    """Write the run file, say what came out; the verdict's status."""
-    if output == "-":
-        terminal.out_json(report.to_json())
-    elif output is not None:
-        with terminal.writing(Path(output)):
-            report.save(output)
-    stream = sys.stderr if output == "-" else sys.stdout
-    if stream is not None and not (terminal.quiet() and output == "-"):
-        _write_summary(report, stream)
-    if output not in (None, "-"):
-        logger.info("wrote %s", output)
+def _finish(report: Report, places: Places, source: str, baseline: Report | None) -> int:
+    """Write what was asked for, say what came out; the verdict's status."""
+    places.write(report, source=source, baseline=baseline)
+    stream = sys.stderr if places.piped else sys.stdout
+    if stream is not None:
+        terminal.write(stream, _said(report, places, terminal.look(stream)))
     return report.verdict.exit_code
 
 
-def _write_summary(report: Report, stream: Any) -> None:
-    from divulge.reporters import text
+def _said(report: Report, places: Places, look: terminal.Look) -> str:
+    from divulge.reporters import github, text
 
-    look = terminal.look(stream)
-    summary = text.render_verdict(report, ascii=look["ascii"]) if terminal.quiet() else text.render(report, **look)
-    terminal.write(stream, summary)
+    if not terminal.quiet():
+        summary = text.render(report, **look)
+    else:
+        summary = "" if places.piped else text.render_verdict(report, ascii=look["ascii"])
+    if not places.github:
+        return summary
+    # A name in the summary may read like a command of GitHub's.
+    return github.muted(summary, secrets.token_hex(16)) + github.annotations(report)
 
 
 # ---------------------------------------------------------------------------------------- demo, recipe, explain

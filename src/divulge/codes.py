@@ -244,6 +244,24 @@ CODES: dict[str, Code] = {
         "Fewer than two runs, two runs under one name, or runs whose intervals have different confidence.",
         "Give two or more run files under different names, audited at one confidence.",
     ),
+    "DV061": Code(
+        "an argument of a report's form that cannot be used",
+        "A limit so low that the verdict and the main figures would not fit, or an empty name.",
+        "The message says what was expected; without the argument the form has a default.",
+    ),
+    "DV065": Code(
+        "this evidence is not that of its run",
+        "Another file, one that changed since the audit, or columns that were named for the audit and are not here; or "
+        "not one evidence for each run.",
+        "Give for each run, in the same order, the evidence it was audited with: in Python the same Evidence, on the "
+        "command line what Evidence.save wrote. None stands for a run that has none; it stays unpaired.",
+    ),
+    "DV066": Code(
+        "runs are paired by ids, and this evidence has none",
+        "Two runs share a record where an id says so: two models' outputs of one record have nothing else in common.",
+        "Audit with ids (ids=, --id), the same id for the same record in every run; or compare without evidence, "
+        "where the differences are as of independent samples.",
+    ),
     # DV1xx leakage
     "DV101": Code(
         "the model tells members from non-members",

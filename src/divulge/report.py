@@ -23,6 +23,7 @@ from divulge.slices import EVERYONE
 if TYPE_CHECKING:
     import datetime
 
+    from divulge.comparison import Comparison
     from divulge.policy import Policy
 
 LADDER = tuple(4.0**-step for step in range(11))
@@ -302,6 +303,82 @@ class Report:
                 "DV055", f"expected a run file at {str(path)!r}, and it cannot be read: {error}"
             ) from error
         return cls.from_json(text, source=str(path))
+
+    # ------------------------------------------------------------------------------------------- other forms
+
+    def to_html(
+        self, path: str | Path | None = None, *, baseline: Report | None = None, series: Comparison | None = None
+    ) -> str:
+        """The report as one HTML page, and written to `path` if one is given: no script, no network, under 1 MB.
+
+        Args:
+            path: where to write it, whole or not at all.
+            baseline: an earlier run to show beside this one.
+            series: of `compare`: runs, epochs or noise levels to show privacy against accuracy of.
+        """
+        from divulge.reporters import html
+
+        return atomic.written(html.render(self, baseline=baseline, series=series), path)
+
+    def _repr_html_(self) -> str:
+        """The verdict card and the ROC, for a notebook."""
+        from divulge.reporters import html
+
+        return html.render_card(self)
+
+    def to_markdown(self, path: str | Path | None = None, *, limit: int = 65_536) -> str:
+        """The report as GitHub-flavoured Markdown, and written to `path` if one is given.
+
+        Args:
+            path: where to write it, whole or not at all.
+            limit: bytes that the text stays under; a pull request's comment holds 65,536, a job's summary 1,048,576.
+
+        Raises:
+            InputError: DV061, a limit too low for the verdict and the main figures.
+        """
+        from divulge.reporters import markdown
+
+        return atomic.written(markdown.render(self, limit=limit), path)
+
+    def to_junit(self, path: str | Path | None = None) -> str:
+        """The report as JUnit XML, red exactly where the exit status is not 0; written to `path` if one is given."""
+        from divulge.reporters import junit
+
+        return atomic.written(junit.render(self), path)
+
+    def to_sarif(self, path: str | Path | None = None, *, artifact: str = "run.json") -> str:
+        """The findings as SARIF 2.1.0, and written to `path` if one is given.
+
+        Args:
+            path: where to write it, whole or not at all.
+            artifact: the file that the findings are shown at, relative to the repository, with / between folders.
+        """
+        from divulge.reporters import sarif
+
+        return atomic.written(sarif.render(self, artifact=artifact), path)
+
+    def to_model_card(
+        self,
+        path: str | Path | None = None,
+        *,
+        model: str = "model",
+        dataset: str = "not named",
+        task: str = "membership-inference",
+    ) -> str:
+        """The report as a Hugging Face model card, and written to `path` if one is given.
+
+        Args:
+            path: where to write it, whole or not at all.
+            model: the model's name.
+            dataset: the name of the data that members and non-members were drawn from.
+            task: the kind of task that the figures are listed under.
+
+        Raises:
+            InputError: DV061, an empty name.
+        """
+        from divulge.reporters import model_card
+
+        return atomic.written(model_card.render(self, model=model, dataset=dataset, task=task), path)
 
 
 def _same(wanted: float, found: float | None) -> bool:

@@ -93,7 +93,7 @@ def write(stream: TextIO | None, text: str) -> None:
 
 
 def out_json(text: str) -> None:
-    """JSON to stdout, in UTF-8 whatever the terminal's encoding."""
+    """A form of the report to stdout, in UTF-8 whatever the terminal's encoding."""
     if sys.stdout is None:
         return
     try:
@@ -161,11 +161,13 @@ def check_writable(path: Path) -> None:
     """Refuse a place for a file before the work that is to fill it.
 
     Raises:
-        InputError: DV035, the folder is not there or not writable, or the path is a folder.
+        InputError: DV035, the folder is not there or not writable, or the path is no file's.
     """
     folder = path.parent
     if path.is_dir():
         reason = "it is a folder. Give the name of a file."
+    elif path.exists() and not path.is_file():
+        reason = "it is no regular file. Use - for a pipe."
     elif not folder.is_dir():
         reason = f"there is no folder {folder}. Make it first, or choose another."
     elif not os.access(folder, os.W_OK | os.X_OK):

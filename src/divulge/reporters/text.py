@@ -311,11 +311,50 @@ def render_comparison(
         page.line((f"not measurable: {reason}", "dim"), hang=2)
     first = page.name(comparison.names[0], 40)
     note = f"score 0 = chance; lift 1 = chance; AUC 0.5 = chance. Intervals at {rate(comparison.confidence)}; "
-    page.line((note + f"change: against {first}, as of independent samples.", "dim"), hang=2)
+    page.line((note + f"change: against {first}.", "dim"), hang=2)
+    for said in _pairings(page, comparison, first, lines):
+        page.line((said, "dim"), hang=2)
     return page.text()
 
 
 _Lines = Sequence[tuple[str, str, list[Row]]]
+
+
+def _pairings(page: Page, comparison: Comparison, first: str, lines: _Lines) -> list[str]:
+    """What each change is a change of, and how its interval was made."""
+    if not any(comparison.pairings):
+        return ["Unpaired: intervals of a change as of independent samples. With --evidence runs are paired by record."]
+    seeds = [report.meta["seed"] for report in comparison.reports]
+    said = []
+    for name, seed, pairing in list(zip(comparison.names, seeds, comparison.pairings, strict=True))[1:]:
+        name = page.name(name, 40)
+        if pairing is None:
+            said.append(f"{name} is unpaired: no evidence was given for it.")
+            continue
+        text = f"{pairing.members:,} members and {pairing.nonmembers:,} non-members are in both"
+        if any(pairing.left_out):
+            text += f", {pairing.left_out[0]:,} records of {first} and {pairing.left_out[1]:,} of {name} are left out"
+        if pairing.crossed:
+            text += f", {pairing.crossed:,} are members of the one and non-members of the other"
+        if pairing.differences:
+            said.append(f"{name} is paired with {first} by record: {text}.")
+            if any(pairing.left_out):
+                said.append(f"Paired changes of {name} are of the records in both; its values are of all its records.")
+            if seed != seeds[0]:
+                said.append(f"Paired changes of {name} are at seed {seeds[0]}, that of {first}; its values at {seed}.")
+            said += [f"Not all of {name} is paired: {pairing.reason}."] if pairing.reason else []
+        else:
+            said.append(f"{name} is unpaired: {pairing.reason} ({text}).")
+        if pairing.crossed:
+            said.append("Unpaired intervals do not allow for records that changed sides: they may be too narrow.")
+    unpaired = [
+        label
+        for label, _, rows in lines
+        if any(row["pairing"] == "unpaired" and known(row["difference"]) for row in rows)
+    ]
+    if unpaired:
+        said.append(f"As of independent samples where unpaired: {', '.join(unpaired)}.")
+    return said
 
 
 def _label(metric: str, fpr: float | None) -> str:

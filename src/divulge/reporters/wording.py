@@ -7,6 +7,7 @@ what its own format reads as markup.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import NamedTuple
 
 from divulge.metrics import Estimate
@@ -62,9 +63,8 @@ def clipped(name: object, limit: int, *, ascii: bool = False) -> str:
     if cell_len(text) <= limit and len(str(name)) <= 4 * limit:
         return text
     dots = "..." if ascii else "…"
-    while text and cell_len(text) > limit - len(dots):
-        text = text[:-1]
-    return text + dots
+    end = bisect_right(range(len(text) + 1), limit - len(dots), key=lambda end: cell_len(text[:end])) - 1
+    return text[: max(end, 0)] + dots
 
 
 # --------------------------------------------------------------------------------------------------------- figures

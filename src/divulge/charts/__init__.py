@@ -1,0 +1,26 @@
+"""Pictures: one function each, from a `Report` (or a `Comparison`) alone, giving an Altair chart to restyle and save.
+
+    divulge.charts.roc(report).save("roc.png")     # or .svg, .pdf, .html, .json
+
+A chart carries its words: the question that it answers as its title, a sentence, and a text alternative (description).
+Where the report does not carry a picture, `Unavailable` says why.
+"""
+
+from divulge.charts.crowd import people
+from divulge.charts.curves import roc, rocs
+from divulge.charts.several import baseline, runs, tradeoff
+from divulge.charts.single import attacks, distributions, gates, records, slices
+
+__all__ = [
+    "attacks",
+    "baseline",
+    "distributions",
+    "gates",
+    "people",
+    "records",
+    "roc",
+    "rocs",
+    "runs",
+    "slices",
+    "tradeoff",
+]

@@ -1,0 +1,264 @@
+"""Tables of a page: the numbers under each picture, as text for people and as numbers for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from divulge.charts import crowd
+from divulge.charts.single import band_name
+from divulge.metrics import NAN
+from divulge.reporters.wording import (
+    MARKS,
+    clipped,
+    figure,
+    gate_label,
+    gate_metric,
+    gate_worst,
+    known,
+    of_everyone,
+    p_text,
+    rate,
+    score_attack,
+    worded,
+    worst_slices,
+)
+
+if TYPE_CHECKING:
+    from divulge.comparison import Comparison
+    from divulge.report import Report, Row
+
+NAME = 80  # longest name on a page, in characters
+
+
+class Cell(NamedTuple):
+    """A cell: its text, and the numbers behind it (value, then low and high end), if any.
+
+    >>> Cell.of("score", 0.12345678, 0.1, 0.15).numbers
+    ('0.123457', '0.1', '0.15')
+    """
+
+    text: str
+    numbers: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, metric: str, value: float, low: float = NAN, high: float = NAN) -> Cell:
+        """A figure with its interval."""
+        ends = [number for number in (value, low, high) if known(number)]
+        return cls(figure(metric, value, low, high), tuple(f"{number:.6g}" for number in ends))
+
+    @classmethod
+    def whole(cls, number: int) -> Cell:
+        """A whole number."""
+        return cls(f"{number:,}", (str(number),))
+
+
+class Table(NamedTuple):
+    """A table of cells.
+
+    caption: what it holds. headings: text and side ("left", "right") a column. rows: cells, the first a row's heading.
+    notes: said below it.
+    """
+
+    caption: str
+    headings: list[tuple[str, str]]
+    rows: list[list[Cell]]
+    notes: list[str] = []  # noqa: RUF012  (never changed)
+
+
+def name(text: object) -> Cell:
+    """An untrusted name."""
+    return Cell(clipped(text, NAME))
+
+
+def people(report: Report) -> Table:
+    """Of 1,000 people, whom an attacker names."""
+    rows = [
+        [
+            Cell(f"{one.members} of {crowd.PEOPLE:,}"),
+            Cell.whole(one.named_members),
+            Cell.whole(one.named_others),
+            Cell.of("ppv", one.right, one.low, one.high),
+        ]
+        for one in crowd.crowds(report)
+    ]
+    headings = [("were members", "left"), *_right("members named", "others named", "right when naming")]
+    return Table("Whom the attacker names, of 1,000 people", headings, rows)
+
+
+def gates(report: Report) -> Table:
+    """Every gate with its worst figure."""
+    rows = [
+        [
+            Cell(gate_label(row)),
+            Cell(f"{MARKS[row['outcome']]} {worded(row['outcome'])}"),
+            Cell.of(gate_metric(row), row["value"], row["low"], row["high"]),
+            Cell(gate_worst(row, NAME) or ""),
+            Cell(str(row["reason"] or "")),
+        ]
+        for row in report.rows("gates")
+    ]
+    return Table("Gates", _left("gate", "outcome", "value", "of", "why undecided"), rows)
+
+
+def roc(report: Report) -> Table:
+    """Each attack's AUC and its TPR at the FPRs that were asked for."""
+    results = report.rows("results")
+    fprs = list(dict.fromkeys(row["fpr"] for row in results if row["metric"] == "tpr"))
+    columns = [
+        ("AUC (0.5 = chance)", "auc", of_everyone(report, "auc")),
+        *((f"TPR at {rate(fpr)} FPR", "tpr", of_everyone(report, "tpr", fpr)) for fpr in fprs),
+    ]
+    columns = [column for column in columns if column[2]]
+    ran = [str(row["attack"]) for row in report.rows("attacks") if row["status"] == "ran"]
+    rows = [
+        [
+            name(attack),
+            *(Cell.of(metric, *found[attack][:3]) if attack in found else Cell("") for _, metric, found in columns),
+        ]
+        for attack in ran
+    ]
+    reasons = dict.fromkeys(e.reason for *_, found in columns for e in found.values() if e.reason)
+    headings = [("attack", "left"), *_right(*(heading for heading, *_ in columns))]
+    return Table("Rates by attack", headings, rows, [str(reason) for reason in reasons])
+
+
+def distribution(report: Report) -> Table:
+    """The bins of the best attack's scores."""
+    attack = score_attack(report)
+    rows = [
+        [
+            Cell(f"{row['start']:.4g}" if known(row["start"]) else "below"),
+            Cell(f"{row['stop']:.4g}" if known(row["stop"]) else "above"),
+            Cell.whole(row["members"]),
+            Cell.whole(row["nonmembers"]),
+        ]
+        for row in report.rows("distribution")
+        if row["attack"] == attack
+    ]
+    headings = [("score from", "left"), *_right("to, not including", "members", "non-members")]
+    return Table(f"Scores of {clipped(attack, NAME)}", headings, rows)
+
+
+def attacks(report: Report) -> Table:
+    """What became of each attack, and its figures."""
+    metrics = {"auc": "AUC", "advantage": "advantage, cross-fitted", "epsilon": "empirical ε, lower bound"}
+    found = {metric: of_everyone(report, metric) for metric in metrics}
+    shown = [metric for metric in metrics if found[metric]]
+    rows = []
+    for row in report.rows("attacks"):
+        figures = [
+            Cell.of(metric, *found[metric][row["attack"]][:3]) if row["attack"] in found[metric] else Cell("")
+            for metric in shown
+        ]
+        rows.append([name(row["attack"]), Cell(row["status"]), *figures, Cell(str(row["reason"] or ""))])
+    headings = [*_left("attack", "status"), *_right(*(metrics[metric] for metric in shown)), ("note", "left")]
+    return Table("Attacks", headings, rows)
+
+
+def slices(report: Report) -> Table:
+    """Every slice, the most exposed first."""
+    about = {row["slice"]: row for row in report.rows("slices")}
+    scored = worst_slices(report)
+    rows = [
+        [
+            name(row["slice"]),
+            Cell.of("score", row["value"], row["low"], row["high"]),
+            Cell(p_text(about[row["slice"]]["p"]) if row["slice"] in about else ""),
+            Cell.whole(row["members"]),
+            Cell.whole(row["nonmembers"]),
+        ]
+        for row in scored
+    ]
+    headings = [("slice", "left"), *_right("score", "p (Holm)", "members", "non-members")]
+    return Table("Slices, the most exposed first", headings, rows)
+
+
+def records(report: Report) -> Table:
+    """The bands of records."""
+    rows = [
+        [
+            Cell(band_name(row)),
+            Cell.of("ppv", row["probability"], row["low"], row["high"]),
+            Cell.whole(row["members"]),
+            Cell.whole(row["nonmembers"]),
+        ]
+        for row in report.rows("records")
+    ]
+    headings = [("where the non-members' …", "left"), *_right("members where half are", "members", "non-members")]
+    return Table("Bands of records, the most exposed first", headings, rows)
+
+
+def controls(report: Report) -> Table:
+    """Whether the test itself can be trusted."""
+    marks = {"ok": "✓ ok", "warning": "! warning", "invalid": "✗ INVALID", "not run": "· not run"}
+    rows = [
+        [name(row["control"]), Cell(marks[row["status"]]), Cell(str(row["text"] or row["reason"] or "")), _code(row)]
+        for row in report.rows("controls")
+    ]
+    return Table("Controls", _left("control", "outcome", "what it saw", "code"), rows)
+
+
+def _code(row: Row) -> Cell:
+    return Cell(str(row["code"] or "") if row["status"] in ("warning", "invalid") else "")
+
+
+LABELS = {
+    "score": "vulnerability score",
+    "auc": "AUC of the best attack",
+    "member_accuracy": "right on members",
+    "nonmember_accuracy": "right on others",
+}
+
+
+def comparison(found: Comparison) -> Table:
+    """Every figure of every run, with its difference to the first."""
+    rows = []
+    for row in found.rows():
+        label = (
+            f"lift at {rate(row['fpr'])} FPR" if known(row["fpr"]) else LABELS.get(row["metric"], str(row["metric"]))
+        )
+        change = Cell("")
+        if known(row["difference"]):
+            text = figure(row["metric"], row["difference"], row["diff_low"], row["diff_high"]).replace(" %", "", 1)
+            numbers = Cell.of(row["metric"], row["difference"], row["diff_low"], row["diff_high"]).numbers
+            change = Cell(text if text.startswith("-") else f"+{text}", numbers)
+        value = Cell.of(row["metric"], row["value"], row["low"], row["high"])
+        rows.append([Cell(label), name(row["run"]), value, change, Cell(str(row["pairing"] or ""))])
+    headings = [
+        *_left("figure", "run"),
+        *_right("value", f"change against {clipped(found.names[0], 30)}"),
+        ("pairing", "left"),
+    ]
+    reasons = dict.fromkeys(str(row["reason"]) for row in found.rows() if row["reason"])
+    return Table("The runs' figures", headings, rows, list(reasons))
+
+
+def tradeoff(found: Comparison) -> Table:
+    """Each run's score and accuracy."""
+    rows = []
+    for run in found.names:
+        own = {row["metric"]: row for row in found.rows() if row["run"] == run}
+        figures = [own.get(metric) for metric in ("score", "nonmember_accuracy", "member_accuracy")]
+        cells = [Cell.of(row["metric"], row["value"], row["low"], row["high"]) if row else Cell("") for row in figures]
+        rows.append([name(run), *cells])
+    headings = [("run", "left"), *_right("vulnerability score", "right on others", "right on members")]
+    return Table("Privacy and accuracy by run", headings, rows)
+
+
+def _left(*texts: str) -> list[tuple[str, str]]:
+    return [(text, "left") for text in texts]
+
+
+def _right(*texts: str) -> list[tuple[str, str]]:
+    return [(text, "right") for text in texts]
+
+
+def counted(items: Iterable[object] | Sequence[object], noun: str) -> str:
+    """How many there are.
+
+    >>> counted([1], "slice"), counted([], "slice")
+    ('1 slice', '0 slices')
+    """
+    number = len(list(items))
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
