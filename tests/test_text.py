@@ -13,7 +13,8 @@ import divulge
 from divulge.codes import CODES
 from divulge.comparison import Comparison, compare
 from divulge.report import Report, table_of
-from divulge.reporters.text import render, render_code, render_codes, render_comparison, render_verdict
+from divulge.reporters.text import render, render_code, render_codes, render_verdict
+from divulge.reporters.text_runs import render_comparison
 from divulge.reporters.wording import MARKS, figure, printable, rate
 
 WIDTHS = (40, 60, 80, 120)

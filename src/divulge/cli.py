@@ -137,6 +137,7 @@ def _with_places(command: Command) -> Command:
 @click.option("--attack", "attacks", metavar="NAME", multiple=True, help="Run this attack only; may be repeated.")
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Measure this only: auc, tpr@0.001 …")
 @click.option("--control", "controls", metavar="NAME", multiple=True, help="Run this control only; -NAME: all but it.")
+@click.option("--name", metavar="MODEL", help="What to call the model.")
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval.")
 @click.option("--min-n", type=int, default=MIN_N, show_default=True, help="Fewest records a side of a slice.")
 @click.option(
@@ -163,6 +164,7 @@ def _audit(
     attacks: tuple[str, ...],
     metrics: tuple[str, ...],
     controls: tuple[str, ...],
+    name: str | None,
     confidence: float,
     min_n: int,
     seed: int,
@@ -206,6 +208,7 @@ def _audit(
             controls=list(controls) or "default",
             policy=policy,
             baseline=earlier,
+            name=name,
             confidence=confidence,
             min_n=min_n,
             seed=seed,
@@ -254,7 +257,7 @@ def _compare(runs: tuple[str, ...], evidence: tuple[str, ...], html: str | None,
     A folder stands for all run files in it, by name. With the evidence of every run, runs are paired by record ids.
     """
     from divulge.comparison import compare, runs_in
-    from divulge.reporters import text
+    from divulge.reporters import text_runs
 
     found: list[str] = []
     for run in runs:
@@ -285,7 +288,7 @@ def _compare(runs: tuple[str, ...], evidence: tuple[str, ...], html: str | None,
     piped = "-" in (html, output)
     stream = sys.stderr if piped else sys.stdout
     if stream is not None and not (terminal.quiet() and piped):
-        terminal.write(stream, text.render_comparison(comparison, **terminal.look(stream)))
+        terminal.write(stream, text_runs.render_comparison(comparison, **terminal.look(stream)))
     for place in (html, output):
         if place not in (None, "-"):
             logger.info("wrote %s", place)
@@ -359,9 +362,8 @@ def _demo(folder: str) -> int:
 
     Uses scikit-learn's digits: nothing is fetched, and it takes a few seconds. Exit status 0 whatever the verdicts.
     """
-    from divulge.comparison import compare
     from divulge.demo import demonstrate
-    from divulge.reporters import text
+    from divulge.reporters import text_runs
 
     with terminal.progress() as tell:
         shown = demonstrate(Path(folder), progress=tell)
@@ -371,10 +373,12 @@ def _demo(folder: str) -> int:
         "audited with those and 1,000 others. Both read new digits about equally well;\n"
         "the overfit one tells which images it was trained on.\n\n"
     )
-    terminal.out(text.render_comparison(compare(*shown.reports.values(), names=list(shown.reports)), **look))
+    terminal.out(text_runs.render_comparison(shown.comparison, **look))
     logger.info("wrote %s", ", ".join(str(path) for path in shown.files))
+    logger.info("open %s in a browser", shown.files[0])
     predictions, policy = (shlex.quote(str(path)) for path in shown.files[-2:])
-    terminal.out(f"\nNow the overfit model in full:\n  divulge audit {predictions} --policy {policy} --slice class\n")
+    command = f"divulge audit {predictions} --policy {policy} --slice class --html privacy.html"
+    terminal.out(f"\nNow the overfit model in full:\n  {command}\n")
     return 0
 
 

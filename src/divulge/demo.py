@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from divulge import atomic
+from divulge.comparison import Comparison, compare
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.pipeline import audit
@@ -28,17 +29,22 @@ POLICY = """\
 [gate]
 score = { max = 0.15 }
 tail = { max_lift = 10 }
+
+[test_split]
+used_for_selection = false
 """
 
 
 class Demonstration(NamedTuple):
     """What was trained and audited, by model name, and the files that hold it.
 
-    evidence, reports: under "overfit" and "regularised". files: in the order they were written.
+    evidence, reports: under "overfit" and "regularised". comparison: of both, paired by image. files: in the order they
+    were written.
     """
 
     evidence: dict[str, Evidence]
     reports: dict[str, Report]
+    comparison: Comparison
     files: list[Path]
 
 
@@ -46,7 +52,8 @@ def demonstrate(folder: Path, *, progress: Callable[[int, int, str], None] | Non
     """Train two classifiers on scikit-learn's digits, audit both, write what came out.
 
     Args:
-        folder: gets overfit.json, regularised.json, predictions.npz (the overfit model's) and demo.toml (the policy).
+        folder: gets compare.html, a page and a run file of each model, predictions.npz (the overfit model's) and
+            demo.toml (the policy).
         progress: called with (steps done, all steps, what is being done).
 
     Raises:
@@ -57,14 +64,17 @@ def demonstrate(folder: Path, *, progress: Callable[[int, int, str], None] | Non
     policy = Policy.from_mapping(tomllib.loads(POLICY), source="the demo")
     evidence: dict[str, Evidence] = {}
     for at, name in enumerate(("overfit", "regularised")):
-        tell(at, 4, f"training the {name} model")
+        tell(at, 5, f"training the {name} model")
         evidence[name] = trained(name)
     reports: dict[str, Report] = {}
     for at, (name, rows) in enumerate(evidence.items()):
-        tell(2 + at, 4, f"auditing the {name} model")
-        reports[name] = audit(rows, slices=SLICES, policy=policy, seed=SEED)
-    tell(4, 4, "done")
-    return Demonstration(evidence, reports, _written(folder, evidence["overfit"], reports))
+        tell(2 + at, 5, f"auditing the {name} model")
+        reports[name] = audit(rows, slices=SLICES, policy=policy, seed=SEED, name=f"{name}, digits")
+    tell(4, 5, "drawing the pages")
+    comparison = compare(*reports.values(), names=list(reports), evidence=list(evidence.values()))
+    files = _written(folder, evidence["overfit"], reports, comparison)
+    tell(5, 5, "done")
+    return Demonstration(evidence, reports, comparison, files)
 
 
 def _check(folder: Path) -> None:
@@ -96,7 +106,8 @@ def trained(name: str) -> Evidence:
         model.fit(images[members] / 16, labels[members])
         probs = [model.predict_proba(images[rows] / 16) for rows in (members, others)]
     sides: list[dict[str, NDArray[Any]]] = [
-        {"probs": of_side, "labels": labels[rows]} for of_side, rows in zip(probs, (members, others), strict=True)
+        {"probs": of_side, "labels": labels[rows], "ids": rows}
+        for of_side, rows in zip(probs, (members, others), strict=True)
     ]
     return Evidence.from_splits(*sides)
 
@@ -110,14 +121,17 @@ def _model(name: str) -> Any:
     return MLPClassifier((128,), alpha=2.0, max_iter=400, random_state=SEED)
 
 
-def _written(folder: Path, predictions: Evidence, reports: dict[str, Report]) -> list[Path]:
+def _written(folder: Path, predictions: Evidence, reports: dict[str, Report], comparison: Comparison) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError("DV035", f"cannot make the folder {folder}: {error.strerror}") from error
-    files = [folder / f"{name}.json" for name in reports]
-    for report, path in zip(reports.values(), files, strict=True):
-        report.save(path)
+    files = [folder / "compare.html"]
+    comparison.to_html(files[0])
+    for name, report in reports.items():
+        files += [folder / f"{name}.html", folder / f"{name}.json"]
+        report.to_html(files[-2], series=comparison)
+        report.save(files[-1])
     predictions.save(folder / "predictions.npz")
     with atomic.replacing(folder / "demo.toml") as temporary:
         temporary.write_text(POLICY, encoding="utf-8")

@@ -47,6 +47,7 @@ def audit(
     controls: str | Iterable[str] = "default",
     policy: Policy | None = None,
     baseline: Report | None = None,
+    name: str | None = None,
     confidence: float = 0.95,
     min_n: int = MIN_N,
     seed: int = 0,
@@ -63,6 +64,7 @@ def audit(
             says which were turned off. See `divulge.controls`.
         policy: limits to hold the report against; None: nothing is gated.
         baseline: an earlier report, for limits on an increase.
+        name: what to call the model, where the report is shown; None: nothing.
         confidence: of every interval; a leak-free model raises a leak finding with at most 1 - confidence.
         min_n: rows a side below which a slice is merged into the rest.
         seed: fixes the halves and every attack's randomness: the same seed gives the same report.
@@ -155,6 +157,7 @@ def audit(
         slice_rows += measuring.slice_rows(merged, p)
     measuring.holm(slice_rows)
 
+    meta |= {} if name is None else {"name": str(name)}
     meta |= {"tests": tests, "slices": [merged.partition.name for merged in partitions]}
     tables = {
         "results": table_of("results", table.rows),

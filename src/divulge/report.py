@@ -361,7 +361,7 @@ class Report:
         self,
         path: str | Path | None = None,
         *,
-        model: str = "model",
+        model: str | None = None,
         dataset: str = "not named",
         task: str = "membership-inference",
     ) -> str:
@@ -369,7 +369,7 @@ class Report:
 
         Args:
             path: where to write it, whole or not at all.
-            model: the model's name.
+            model: the model's name; None: what `audit` was told, "model" where it was told nothing.
             dataset: the name of the data that members and non-members were drawn from.
             task: the kind of task that the figures are listed under.
 

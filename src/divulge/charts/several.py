@@ -20,6 +20,7 @@ from divulge.charts.look import (
     themed,
 )
 from divulge.errors import Unavailable
+from divulge.reporters.runs import change
 from divulge.reporters.wording import figure, known, rate
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def _runs(comparison: Comparison, picture: str) -> Chart:
             plots.append(forest(named, axis, marks=_MARKS[metric], row=ROW, kinds=kinds))
     changed = [row for row in comparison.rows() if row["metric"] == "score" and known(row["difference"])]
     said = "; ".join(
-        f"{names[row['run']]}: the score differs by "
-        f"{_signed('score', row['difference'], row['diff_low'], row['diff_high'])} from {names[comparison.names[0]]}"
+        f"{names[row['run']]}: the score differs by {change(row)} from {names[comparison.names[0]]}"
         for row in changed[:3]
     )
     said = f"{said or 'The score of a run is not measurable'}." + (" The table has the others." if changed[3:] else "")
@@ -69,11 +69,6 @@ def _runs(comparison: Comparison, picture: str) -> Chart:
 
 def _rate(row: Row) -> float | None:
     return row["fpr"] if known(row["fpr"]) else None
-
-
-def _signed(metric: str, value: float, low: float, high: float) -> str:
-    text = figure(metric, value, low, high)
-    return text if text.startswith("-") else f"+{text}"
 
 
 def baseline(comparison: Comparison) -> Chart:

@@ -26,6 +26,7 @@ from divulge.reporters.wording import (
     clipped,
     figure,
     known,
+    model_name,
     most_urgent,
     needs_bound_note,
     rate,
@@ -94,7 +95,8 @@ def render(report: Report, *, baseline: Report | None = None, series: Comparison
     ]
     return _page(
         "report.html",
-        title=f"{worded(report.verdict)}: privacy report",
+        title=f"{worded(report.verdict)}: privacy report{_of(report)}",
+        name=clipped(model_name(report), NAME),
         sections=sections,
         card=_card(report),
         crowds=_crowds(report),
@@ -104,6 +106,10 @@ def render(report: Report, *, baseline: Report | None = None, series: Comparison
         power=_power(report),
         says_not=SAYS_NOT,
     )
+
+
+def _of(report: Report) -> str:
+    return f" of {clipped(model_name(report), NAME)}" if model_name(report) else ""
 
 
 def render_card(report: Report) -> str:
@@ -414,6 +420,7 @@ def _method(report: Report) -> list[tuple[str, str]]:
     rows = [
         ("divulge", meta.get("version")),
         ("created", meta.get("created")),
+        ("model", clipped(model_name(report), NAME)),
         ("command", None if command is None else clipped(command, 1000)),
         ("policy", clipped(meta.get("policy") or "none", NAME)),
         ("members, non-members", f"{data['members']:,}, {data['nonmembers']:,}" if data else None),

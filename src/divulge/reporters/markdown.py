@@ -22,6 +22,7 @@ from divulge.reporters.wording import (
     gate_metric,
     gate_worst,
     known,
+    model_name,
     needs_bound_note,
     of_everyone,
     p_text,
@@ -111,6 +112,8 @@ def _fitted(head: str, sections: list[_Section], limit: int) -> str:
 def _head(report: Report) -> str:
     verdict = report.verdict
     lines = [f"## {MARKS[verdict]} {worded(verdict)}: {why(report)}"]
+    if model_name(report):
+        lines.append(f"Model: {code(model_name(report))}")
     data = report.meta.get("data", {})
     about = "How well a model's outputs tell who was in its training set"
     if data:

@@ -11,7 +11,7 @@ from divulge.errors import InputError
 from divulge.report import Report, Verdict
 from divulge.reporters.figures import Figure, main_figures
 from divulge.reporters.gfm import code, heading, prose, row
-from divulge.reporters.wording import MARKS, SAYS_NOT, clipped, known, rate, why, worded
+from divulge.reporters.wording import MARKS, SAYS_NOT, clipped, known, model_name, rate, why, worded
 
 NAME = 120
 
@@ -34,13 +34,13 @@ _NAMES = {
 
 
 def render(
-    report: Report, *, model: str = "model", dataset: str = "not named", task: str = "membership-inference"
+    report: Report, *, model: str | None = None, dataset: str = "not named", task: str = "membership-inference"
 ) -> str:
     """The report as a model card, the same text for the same report.
 
     Args:
         report: of `audit`, or loaded.
-        model: the model's name.
+        model: the model's name; None: the report's, "model" where it has none.
         dataset: the name of the data that members and non-members were drawn from.
         task: the kind of task that the figures are listed under.
 
@@ -50,6 +50,7 @@ def render(
     Raises:
         InputError: DV061, an empty name.
     """
+    model = model_name(report) or "model" if model is None else model
     for argument, name in (("model", model), ("dataset", dataset), ("task", task)):
         if not name.strip():
             raise InputError("DV061", f"expected a name for {argument}, got {name!r}")

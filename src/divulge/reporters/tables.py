@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from divulge.charts import crowd
 from divulge.charts.single import band_name
 from divulge.metrics import NAN
+from divulge.reporters.runs import change, pairings, run_label
 from divulge.reporters.wording import (
     MARKS,
     clipped,
@@ -203,35 +203,22 @@ def _code(row: Row) -> Cell:
     return Cell(str(row["code"] or "") if row["status"] in ("warning", "invalid") else "")
 
 
-LABELS = {
-    "score": "vulnerability score",
-    "auc": "AUC of the best attack",
-    "member_accuracy": "right on members",
-    "nonmember_accuracy": "right on others",
-}
-
-
 def comparison(found: Comparison) -> Table:
     """Every figure of every run, with its difference to the first."""
-    rows = []
-    for row in found.rows():
-        label = (
-            f"lift at {rate(row['fpr'])} FPR" if known(row["fpr"]) else LABELS.get(row["metric"], str(row["metric"]))
-        )
-        change = Cell("")
-        if known(row["difference"]):
-            text = figure(row["metric"], row["difference"], row["diff_low"], row["diff_high"]).replace(" %", "", 1)
-            numbers = Cell.of(row["metric"], row["difference"], row["diff_low"], row["diff_high"]).numbers
-            change = Cell(text if text.startswith("-") else f"+{text}", numbers)
-        value = Cell.of(row["metric"], row["value"], row["low"], row["high"])
-        rows.append([Cell(label), name(row["run"]), value, change, Cell(str(row["pairing"] or ""))])
-    headings = [
-        *_left("figure", "run"),
-        *_right("value", f"change against {clipped(found.names[0], 30)}"),
-        ("pairing", "left"),
+    rows = [
+        [
+            Cell(run_label(row)),
+            name(row["run"]),
+            Cell.of(row["metric"], row["value"], row["low"], row["high"]),
+            Cell(change(row), Cell.of(row["metric"], row["difference"], row["diff_low"], row["diff_high"]).numbers),
+            Cell(str(row["pairing"] or "")),
+        ]
+        for row in found.rows()
     ]
-    reasons = dict.fromkeys(str(row["reason"]) for row in found.rows() if row["reason"])
-    return Table("The runs' figures", headings, rows, list(reasons))
+    against = f"change against {clipped(found.names[0], 30)}"
+    headings = [*_left("figure", "run"), *_right("value", against), ("pairing", "left")]
+    reasons = dict.fromkeys(f"Not measurable: {row['reason']}." for row in found.rows() if row["reason"])
+    return Table("The runs' figures", headings, rows, [*reasons, *pairings(found)])
 
 
 def tradeoff(found: Comparison) -> Table:
@@ -252,13 +239,3 @@ def _left(*texts: str) -> list[tuple[str, str]]:
 
 def _right(*texts: str) -> list[tuple[str, str]]:
     return [(text, "right") for text in texts]
-
-
-def counted(items: Iterable[object] | Sequence[object], noun: str) -> str:
-    """How many there are.
-
-    >>> counted([1], "slice"), counted([], "slice")
-    ('1 slice', '0 slices')
-    """
-    number = len(list(items))
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ a mark already says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from divulge.codes import CODES
@@ -22,6 +22,7 @@ from divulge.reporters.wording import (
     gate_metric,
     gate_worst,
     known,
+    model_name,
     most_urgent,
     needs_bound_note,
     of_everyone,
@@ -36,7 +37,7 @@ from divulge.reporters.wording import (
 from divulge.slices import EVERYONE
 
 if TYPE_CHECKING:
-    from divulge.comparison import Comparison
+    pass
 
 WIDE = 80  # from here on, attacks stand in a table
 WORST_SLICES = 5
@@ -77,6 +78,8 @@ def _headline(page: Page, report: Report) -> None:
     data = report.meta.get("data", {})
     words = (f"{MARKS[verdict]} {worded(verdict)}", STYLES[verdict])
     page.line(words, f"  {why(report)}", indent=0, hang=2)
+    if model_name(report):
+        page.line(page.name(model_name(report), page.width - 4))
     if data:
         kind = f"{data['members']:,} members, {data['nonmembers']:,} non-members, {data['task']}"
         page.line((f"{kind}; intervals at {rate(report.meta.get('confidence', 0.95))}", "dim"))
@@ -276,143 +279,6 @@ def _limits(page: Page, report: Report) -> None:
     for row in controls:
         if row["status"] == "not run":
             page.line(f"Not checked: {row['control']}: {row['reason']}", hang=2)
-
-
-# ------------------------------------------------------------------------------------------------- comparison
-
-_LABELS = {
-    "score": "score",
-    "auc": "AUC, best attack",
-    "member_accuracy": "right on members",
-    "nonmember_accuracy": "right on others",
-}
-
-
-def render_comparison(
-    comparison: Comparison, *, width: int | None = None, color: bool = False, ascii: bool = False
-) -> str:
-    """Runs side by side, or one under the other where the width does not carry them; arguments as for `render`.
-
-    Returns:
-        Lines, each ended by a newline.
-    """
-    page = Page(width, color, ascii)
-    rows = comparison.rows()
-    figures = dict.fromkeys((row["metric"], row["fpr"] if known(row["fpr"]) else None) for row in rows)
-    lines = [
-        (_label(metric, fpr), metric, [row for row in rows if row["metric"] == metric and _at(row, fpr)])
-        for metric, fpr in figures
-    ]
-    if 22 + 26 * len(comparison.names) <= page.width:
-        _beside(page, comparison, lines)
-    else:
-        _below(page, comparison, lines)
-    for reason in dict.fromkeys(str(row["reason"]) for row in rows if row["reason"]):
-        page.line((f"not measurable: {reason}", "dim"), hang=2)
-    first = page.name(comparison.names[0], 40)
-    note = f"score 0 = chance; lift 1 = chance; AUC 0.5 = chance. Intervals at {rate(comparison.confidence)}; "
-    page.line((note + f"change: against {first}.", "dim"), hang=2)
-    for said in _pairings(page, comparison, first, lines):
-        page.line((said, "dim"), hang=2)
-    return page.text()
-
-
-_Lines = Sequence[tuple[str, str, list[Row]]]
-
-
-def _pairings(page: Page, comparison: Comparison, first: str, lines: _Lines) -> list[str]:
-    """What each change is a change of, and how its interval was made."""
-    if not any(comparison.pairings):
-        return ["Unpaired: intervals of a change as of independent samples. With --evidence runs are paired by record."]
-    seeds = [report.meta["seed"] for report in comparison.reports]
-    said = []
-    for name, seed, pairing in list(zip(comparison.names, seeds, comparison.pairings, strict=True))[1:]:
-        name = page.name(name, 40)
-        if pairing is None:
-            said.append(f"{name} is unpaired: no evidence was given for it.")
-            continue
-        text = f"{pairing.members:,} members and {pairing.nonmembers:,} non-members are in both"
-        if any(pairing.left_out):
-            text += f", {pairing.left_out[0]:,} records of {first} and {pairing.left_out[1]:,} of {name} are left out"
-        if pairing.crossed:
-            text += f", {pairing.crossed:,} are members of the one and non-members of the other"
-        if pairing.differences:
-            said.append(f"{name} is paired with {first} by record: {text}.")
-            if any(pairing.left_out):
-                said.append(f"Paired changes of {name} are of the records in both; its values are of all its records.")
-            if seed != seeds[0]:
-                said.append(f"Paired changes of {name} are at seed {seeds[0]}, that of {first}; its values at {seed}.")
-            said += [f"Not all of {name} is paired: {pairing.reason}."] if pairing.reason else []
-        else:
-            said.append(f"{name} is unpaired: {pairing.reason} ({text}).")
-        if pairing.crossed:
-            said.append("Unpaired intervals do not allow for records that changed sides: they may be too narrow.")
-    unpaired = [
-        label
-        for label, _, rows in lines
-        if any(row["pairing"] == "unpaired" and known(row["difference"]) for row in rows)
-    ]
-    if unpaired:
-        said.append(f"As of independent samples where unpaired: {', '.join(unpaired)}.")
-    return said
-
-
-def _label(metric: str, fpr: float | None) -> str:
-    return f"lift at {rate(fpr)} FPR" if fpr is not None else _LABELS.get(metric, metric)
-
-
-def _at(row: Row, fpr: float | None) -> bool:
-    return row["fpr"] == fpr if fpr is not None else not known(row["fpr"])
-
-
-def _marked(verdict: Verdict) -> str:
-    return f"{MARKS[verdict]} {worded(verdict)}"
-
-
-def _change(metric: str, row: Row) -> str:
-    """A difference with its sign; percentages as points."""
-    if not known(row["difference"]):
-        return ""
-    text = figure(metric, row["difference"], row["diff_low"], row["diff_high"]).replace(" %", "", 1)
-    return text if text.startswith("-") else f"+{text}"
-
-
-def _beside(page: Page, comparison: Comparison, lines: _Lines) -> None:
-    from rich.padding import Padding
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    for name in comparison.names:
-        table.add_column(page.of("").append(page.name(name, 24)), overflow="fold", min_width=24)
-    table.add_row("verdict", *(page.of(_marked(verdict), STYLES[verdict]) for verdict in comparison.verdicts))
-    for label, metric, rows in lines:
-        table.add_row(page.of(label), *(page.of(_figure_of(metric, row)) for row in rows))
-        changes = [_change(metric, row) for row in rows[1:]]
-        if any(changes):
-            table.add_row(page.of("  change", "dim"), "", *(page.of(change, "dim") for change in changes))
-    page.print(Padding(table, (0, 0, 0, 2)))
-
-
-def _below(page: Page, comparison: Comparison, lines: _Lines) -> None:
-    from rich.cells import cell_len, set_cell_size
-
-    names = [page.name(name, 24) for name in comparison.names]
-    limit = max(cell_len(name) for name in names)
-    names = [set_cell_size(name, limit) for name in names]
-    page.print(page.of("verdict", "bold"))
-    for name, verdict in zip(names, comparison.verdicts, strict=True):
-        page.line(f"{name}  ", (_marked(verdict), STYLES[verdict]))
-    for label, metric, rows in lines:
-        page.print(page.of(label, "bold"))
-        for name, row in zip(names, rows, strict=True):
-            page.line(f"{name}  {_figure_of(metric, row)}", hang=limit + 2)
-            if change := _change(metric, row):
-                page.line((f"change {change}", "dim"), indent=limit + 4)
-
-
-def _figure_of(metric: str, row: Row) -> str:
-    return figure(metric, row["value"], row["low"], row["high"])
 
 
 def render_verdict(report: Report, *, ascii: bool = False) -> str:

@@ -174,6 +174,11 @@ def why(report: Report) -> str:
     }[report.verdict]
 
 
+def model_name(report: Report) -> str:
+    """What the audited model is called; empty where nobody said. Untrusted."""
+    return str(report.meta.get("name") or "")
+
+
 def score_attack(report: Report) -> str:
     """The attack behind the score of everyone; empty where there is none."""
     rows = report.rows("results")
