@@ -1,5 +1,6 @@
 """divulge tells how much a trained model gives away about who was in its training set."""
 
+from divulge import charts
 from divulge.comparison import compare
 from divulge.errors import DivulgeError, InputError, PolicyError, PrivacyGateError, Unavailable
 from divulge.evidence import Evidence, References
@@ -25,5 +26,6 @@ __all__ = [
     "Verdict",
     "__version__",
     "audit",
+    "charts",
     "compare",
 ]

@@ -4,6 +4,13 @@
 
 A chart carries its words: the question that it answers as its title, a sentence, and a text alternative (description).
 Where the report does not carry a picture, `Unavailable` says why.
+
+    >>> import numpy as np
+    >>> from divulge import Evidence, audit
+    >>> n = np.arange(400)
+    >>> report = audit(Evidence(member=n < 200, signals={"loss": np.sin(n * n) + 0.2 * (n < 200)}), controls=())
+    >>> roc(report).width
+    380
 """
 
 from divulge.charts.crowd import people

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from divulge.charts.look import MEMBER, MUTED, OTHER, WIDTH, Chart, inline, themed
 from divulge.errors import Unavailable
 from divulge.metrics import NAN
+from divulge.report import Verdict
 from divulge.reporters.wording import figure, known, rate
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ def crowds(report: Report) -> list[Crowd]:
     """A crowd at each of the priors 50, 10 and 1 %.
 
     Raises:
-        Unavailable: no tail was measured.
+        Unavailable: no tail was measured, or the test is invalid.
     """
+    if report.verdict is Verdict.INVALID:
+        raise Unavailable("the test itself cannot be trusted, so it says nothing about people")
     tail = report.tail
     if not known(tail.tpr.value):
         raise Unavailable(f"the share of members who can be told is not measurable: {tail.tpr.reason}")
@@ -64,7 +67,7 @@ def people(report: Report) -> Chart:
     """1,000 people as icons, of whom an attacker names some, where half, a tenth or a hundredth were members.
 
     Raises:
-        Unavailable: no tail was measured.
+        Unavailable: no tail was measured, or the test is invalid.
     """
     import altair as alt
 
@@ -101,11 +104,9 @@ def people(report: Report) -> Chart:
 def about_people(report: Report, found: Sequence[Crowd]) -> tuple[str, str]:
     """The sentence under the people, and their text alternative."""
     tail = report.tail
-    first, last = found[0], found[-1]
     said = (
         f"An attacker who is wrong about {rate(tail.fpr)} of the others names {figure('tail_tpr', *tail.tpr[:3])} of "
-        f"the members: right {figure('ppv', first.right, first.low, first.high)} of the time where half are members, "
-        f"{figure('ppv', last.right, last.low, last.high)} where {rate(last.prior)} are."
+        f"the members. Naming is right {_right(found[0])}, and {_right(found[-1])}."
     )
     each = " ".join(
         f"Of {PEOPLE:,} people of whom {crowd.members} were members, about {crowd.named_members} members and "
@@ -113,3 +114,8 @@ def about_people(report: Report, found: Sequence[Crowd]) -> tuple[str, str]:
         for crowd in found
     )
     return said, f"{said} {each}"
+
+
+def _right(crowd: Crowd) -> str:
+    share = figure("ppv", crowd.right, crowd.low, crowd.high)
+    return f"{share} of the time where {rate(crowd.prior)} are members (guessing: {rate(crowd.prior)})"

@@ -120,10 +120,12 @@ def attacks(report: Report) -> Chart:
     chart = forest(rows, "AUC", marks={0.5: "chance"}, include=[0.4, 0.6], kinds=["attack", "control"])
     top = rows[0]
     text = figure("auc", top["value"], top["low"], top["high"])
-    said = f"{top['name']} is the strongest here: AUC {text}; 0.5 is chance."
+    said = f"{top['name']} has the highest AUC: {text}; 0.5 is chance."
     if blind:
         text = figure("auc", blind[0]["value"], blind[0]["low"], blind[0]["high"])
         said += f" Without the model, the two sides are told apart at {text} (square)."
+    else:
+        said += " Whether the two sides differ without the model was not checked."
     return themed(chart, "attacks", said, said)
 
 
@@ -150,7 +152,7 @@ def slices(report: Report, worst: int = WORST) -> Chart:
     above = sum(row["low"] > 0 for row in found if known(row["low"]))
     said = f"{above:,} of {len(found):,} slices leak credibly (interval above 0; all intervals hold together)."
     if known(top["value"]):
-        said += f" First: {names[0]}, {figure('score', top['value'], top['low'], top['high'])}."
+        said += f" Most exposed: {names[0]}, {figure('score', top['value'], top['low'], top['high'])}."
     cut = f" The picture shows the {len(shown)} with the highest lower ends." if len(found) > len(shown) else ""
     return themed(chart, "slices", said + cut, said + cut)
 
@@ -176,7 +178,7 @@ def gates(report: Report) -> Chart:
         for outcome in order
         if any(row["outcome"] == outcome for row in rows)
     )
-    said = f"Of {len(rows)} gates: {counted}. A gate fails when its whole interval lies above the limit."
+    said = f"{counted}. A gate fails when its whole interval lies above the limit."
     cut = f" Shown are the worst {len(shown)}." if len(rows) > len(shown) else ""
     each = "; ".join(f"{gate_label(row)}: {worded(row['outcome'])}" for row in shown)
     chart = alt.vconcat(*(_bullet(row) for row in shown), spacing=14)

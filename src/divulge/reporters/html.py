@@ -122,8 +122,8 @@ def render_comparison(comparison: Comparison) -> str:
     """The page of several runs side by side; the same bytes for the same runs."""
     rates = [_rates(name, report) for name, report in zip(comparison.names, comparison.reports, strict=True)]
     sections = [
-        _shown("tradeoff", "Trade-off", charts.tradeoff, comparison, tables.tradeoff),
         _shown("roc", "ROC", charts.rocs, comparison)._replace(tables=tuple(rates)),
+        _shown("tradeoff", "Trade-off", charts.tradeoff, comparison, tables.tradeoff),
         _shown("runs", "Figures", charts.runs, comparison, tables.comparison),
     ]
     cards = [
@@ -389,7 +389,7 @@ def _text(row: Row) -> str:
 
 _FAMILIES = {
     "lira": "attacks with reference models (LiRA, RMIA), which find more at low false-positive rates",
-    "label_only": "attacks by an attacker who sees labels only",
+    "label_only": "attackers who see labels only",
     "traces": "attacks on the training itself: losses or gradients over epochs, poisoned records",
     "white": "attackers who hold the model's weights",
     "other": "attribute inference, reconstruction, extraction of training text; what the features themselves reveal",

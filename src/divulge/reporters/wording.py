@@ -204,12 +204,14 @@ def worst_slices(report: Report) -> list[Row]:
 
 def most_urgent(report: Report) -> list[Row]:
     """Findings that are not waived: what decided the verdict first; then leaks before doubts about the test."""
-    return sorted((row for row in report.findings if not row["waived"]), key=_urgency)
+    undecided = report.verdict is Verdict.INCONCLUSIVE
 
+    def urgency(finding: Row) -> tuple[bool, int, bool]:
+        severity = ("fail", "warning", "info").index(finding["severity"])
+        decided = undecided and finding["code"] == "DV306"
+        return not decided, severity, severity > 0 and str(finding["code"]).startswith("DV2")
 
-def _urgency(finding: Row) -> tuple[int, bool]:
-    severity = ("fail", "warning", "info").index(finding["severity"])
-    return severity, severity > 0 and str(finding["code"]).startswith("DV2")
+    return sorted((row for row in report.findings if not row["waived"]), key=urgency)
 
 
 # ----------------------------------------------------------------------------------------------------------- gates
