@@ -18,7 +18,7 @@ from divulge.charts.look import QUESTIONS
 from divulge.codes import CODES
 from divulge.errors import DivulgeError, Unavailable
 from divulge.reporters import svg, tables
-from divulge.reporters.tables import NAME, Table
+from divulge.reporters.tables import NAME, TEXT, Table
 from divulge.reporters.wording import (
     BOUND_NOTE,
     MARKS,
@@ -219,7 +219,7 @@ def _shown(
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{clipped(text[1:], TEXT)}."
 
 
 def _pictures(report: Report) -> list[Section]:
@@ -327,7 +327,7 @@ def _card(report: Report) -> dict[str, Any]:
         "confidence": rate(report.meta.get("confidence", 0.95)),
         "policy": clipped(report.meta.get("policy") or "", NAME),
         "alarms": [
-            (str(row["status"]), str(row["control"]), str(row["text"]))
+            (str(row["status"]), clipped(row["control"], NAME), clipped(row["text"], TEXT))
             for row in report.rows("controls")
             if row["status"] in ("invalid", "warning")
         ],
@@ -342,7 +342,7 @@ def _first(finding: Row) -> dict[str, str]:
         "code": code,
         "title": CODES[code].title if code in CODES else "",
         "where": where,
-        "fix": str(finding["fix"]),
+        "fix": clipped(finding["fix"], 1000),
     }
 
 
@@ -376,7 +376,7 @@ def _findings(report: Report) -> list[dict[str, Any]]:
             "waived": waived,
             "title": CODES[code].title if code in CODES else "",
             "cause": CODES[code].cause if code in CODES else "",
-            "fix": str(rows[0]["fix"]),
+            "fix": clipped(rows[0]["fix"], 1000),
             "rows": [(clipped(row["slice"] or EVERYONE, NAME), _text(row)) for row in rows],
         }
         for (code, waived), rows in grouped.items()
@@ -384,7 +384,7 @@ def _findings(report: Report) -> list[dict[str, Any]]:
 
 
 def _text(row: Row) -> str:
-    return clipped(row["text"], 300) + (f" ({clipped(row['attack'], 60)})" if row["attack"] else "")
+    return clipped(row["text"], TEXT) + (f" ({clipped(row['attack'], 60)})" if row["attack"] else "")
 
 
 _FAMILIES = {
@@ -402,9 +402,15 @@ def _untested(report: Report) -> dict[str, list[tuple[str, str]]]:
     return {
         "ran": [(clipped(row["attack"], NAME), "") for row in attacks if row["status"] == "ran"],
         "skipped": [
-            (clipped(row["attack"], NAME), str(row["reason"])) for row in attacks if row["status"] == "skipped"
+            (clipped(row["attack"], NAME), clipped(row["reason"], TEXT))
+            for row in attacks
+            if row["status"] == "skipped"
         ],
-        "controls": [(str(row["control"]), str(row["reason"])) for row in controls if row["status"] == "not run"],
+        "controls": [
+            (clipped(row["control"], NAME), clipped(row["reason"], TEXT))
+            for row in controls
+            if row["status"] == "not run"
+        ],
         "families": [(text, "") for key, text in _FAMILIES.items() if key not in ran],
     }
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from divulge.comparison import Comparison
     from divulge.report import Report, Row
 
-NAME = 80  # longest name on a page, in characters
+NAME, TEXT = 80, 400  # longest name and text on a page, in characters
 
 
 class Cell(NamedTuple):
@@ -68,7 +68,7 @@ class Table(NamedTuple):
 
 def name(text: object) -> Cell:
     """An untrusted name."""
-    return Cell(clipped(text, NAME))
+    return Cell(clipped(text, NAME) if str(text).strip() else "(blank)")
 
 
 def people(report: Report) -> Table:
@@ -94,11 +94,12 @@ def gates(report: Report) -> Table:
             Cell(f"{MARKS[row['outcome']]} {worded(row['outcome'])}"),
             Cell.of(gate_metric(row), row["value"], row["low"], row["high"]),
             Cell(gate_worst(row, NAME) or ""),
-            Cell(str(row["reason"] or "")),
+            Cell(clipped(row["reason"] or "", TEXT)),
         ]
         for row in report.rows("gates")
     ]
-    return Table("Gates", _left("gate", "outcome", "value", "of", "why undecided"), rows)
+    headings = [*_left("gate", "outcome"), *_right("value"), *_left("of", "why undecided")]
+    return Table("Gates", headings, rows)
 
 
 def roc(report: Report) -> Table:
@@ -151,7 +152,7 @@ def attacks(report: Report) -> Table:
             Cell.of(metric, *found[metric][row["attack"]][:3]) if row["attack"] in found[metric] else Cell("")
             for metric in shown
         ]
-        rows.append([name(row["attack"]), Cell(row["status"]), *figures, Cell(str(row["reason"] or ""))])
+        rows.append([name(row["attack"]), Cell(row["status"]), *figures, Cell(clipped(row["reason"] or "", TEXT))])
     headings = [*_left("attack", "status"), *_right(*(metrics[metric] for metric in shown)), ("note", "left")]
     return Table("Attacks", headings, rows)
 
@@ -164,7 +165,7 @@ def slices(report: Report) -> Table:
         [
             name(row["slice"]),
             Cell.of("score", row["value"], row["low"], row["high"]),
-            Cell(p_text(about[row["slice"]]["p"]) if row["slice"] in about else ""),
+            _p(about[row["slice"]]["p"] if row["slice"] in about else None),
             Cell.whole(row["members"]),
             Cell.whole(row["nonmembers"]),
         ]
@@ -172,6 +173,10 @@ def slices(report: Report) -> Table:
     ]
     headings = [("slice", "left"), *_right("score", "p (Holm)", "members", "non-members")]
     return Table("Slices, the most exposed first", headings, rows)
+
+
+def _p(p: float | None) -> Cell:
+    return Cell(p_text(p), () if p is None or not known(p) else (f"{p:.6g}",))
 
 
 def records(report: Report) -> Table:
@@ -193,7 +198,12 @@ def controls(report: Report) -> Table:
     """Whether the test itself can be trusted."""
     marks = {"ok": "✓ ok", "warning": "! warning", "invalid": "✗ INVALID", "not run": "· not run"}
     rows = [
-        [name(row["control"]), Cell(marks[row["status"]]), Cell(str(row["text"] or row["reason"] or "")), _code(row)]
+        [
+            name(row["control"]),
+            Cell(marks[row["status"]]),
+            Cell(clipped(row["text"] or row["reason"] or "", TEXT)),
+            _code(row),
+        ]
         for row in report.rows("controls")
     ]
     return Table("Controls", _left("control", "outcome", "what it saw", "code"), rows)
