@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 import divulge
 from divulge.comparison import COLUMNS, compare, runs_in
@@ -230,6 +232,12 @@ def test_json_holds_the_rows_and_the_pairing(pair) -> None:
     comparison = compare(*reports, evidence=given)
     text = comparison.to_json()
     assert text == compare(*reports, evidence=given).to_json() and "NaN" not in text
+    schema = json.loads(resources.files("divulge").joinpath("schemas/comparison-1.schema.json").read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    for found in (comparison, compare(*reports)):
+        Draft202012Validator(schema).validate(json.loads(found.to_json()))
+    assert set(schema["properties"]["rows"]["items"]["properties"]) == set(COLUMNS)
+    assert not Draft202012Validator(schema).is_valid({**json.loads(text), "schema": "divulge-comparison-2"})
     body = json.loads(text)
     assert body["schema"] == "divulge-comparison-1" and body["confidence"] == 0.95
     assert [run["name"] for run in body["runs"]] == ["run 1", "run 2"]
