@@ -100,20 +100,28 @@ def test_jax(folder, require) -> None:
     np.testing.assert_allclose(evidence.outputs, np.concatenate((x, x_test))[:, :3], rtol=1e-5)
 
 
-def test_hf(folder) -> None:
-    """With a stand-in of transformers' Trainer: its predict gives a PredictionOutput."""
+def test_hf(folder, require) -> None:
+    torch, transformers = require("torch"), require("transformers")
 
-    class Output:
-        def __init__(self, x: Any, y: Any) -> None:
-            self.predictions, self.label_ids = (x[:, :3], x), y
+    class Classifier(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(5, 3)
 
-    class Trainer:
-        def predict(self, dataset: Any) -> Output:
-            return Output(*dataset)
+        def forward(self, x: Any, labels: Any) -> Any:
+            z = self.linear(x)
+            return {"loss": torch.nn.functional.cross_entropy(z, labels), "logits": z, "hidden_states": x}
 
-    train, test = data().values()
-    evidence = follow("hf", trainer=Trainer(), train_dataset=train, test_dataset=test)
-    np.testing.assert_array_equal(evidence.outputs, np.concatenate((train[0], test[0]))[:, :3])
+    model, sets = Classifier(), data()
+    arguments = transformers.TrainingArguments("out", report_to=[], use_cpu=True, disable_tqdm=True)
+    given = {
+        f"{name}_dataset": [{"x": row, "labels": int(label)} for row, label in zip(*pair, strict=True)]
+        for name, pair in sets.items()
+    }
+    evidence = follow("hf", trainer=transformers.Trainer(model=model, args=arguments), **given)
+    with torch.no_grad():
+        logits = model.linear(torch.from_numpy(np.concatenate((sets["train"][0], sets["test"][0]))))
+    np.testing.assert_allclose(evidence.outputs, logits.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -125,6 +133,42 @@ def test_xgboost(folder, require, classes) -> None:
     assert evidence.task == ("binary" if classes == 2 else "multiclass")
     right = model.predict(np.concatenate((x, x_test))) == np.concatenate((y, y_test))
     np.testing.assert_array_equal(divulge.signals.signal(evidence, "correct"), right)
+
+
+@pytest.mark.parametrize("words", [None, np.array(["cat", "ant", "bee"])])
+@pytest.mark.parametrize("name", ["lightgbm", "catboost"])
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_other_boosting(folder, require, name, words) -> None:
+    library = require(name)
+    (x, y), (x_test, y_test) = data().values()
+    if words is not None:
+        y, y_test = words[y], words[y_test]
+    model = (
+        library.LGBMClassifier(n_estimators=5, verbose=-1)
+        if name == "lightgbm"
+        else library.CatBoostClassifier(iterations=5, verbose=False, allow_writing_files=False)
+    ).fit(x, y)
+    evidence = follow(name, model=model, X_train=x, y_train=y, X_test=x_test, y_test=y_test)
+    right = np.ravel(model.predict(np.concatenate((x, x_test)))) == np.concatenate((y, y_test))
+    np.testing.assert_array_equal(divulge.signals.signal(evidence, "correct"), right)
+
+
+def test_onnx(folder, require) -> None:
+    onnx, onnxruntime = require("onnx"), require("onnxruntime")
+    h, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = np.eye(5, 3, dtype=np.float32)
+    graph = h.make_graph(
+        [h.make_node("MatMul", ["x", "w"], ["logits"])],
+        "g",
+        [h.make_tensor_value_info("x", kind, [None, 5])],
+        [h.make_tensor_value_info("logits", kind, [None, 3])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (x, y), (x_test, y_test) = data().values()
+    evidence = follow("onnx", session=session, x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    np.testing.assert_allclose(evidence.outputs, np.concatenate((x, x_test))[:, :3], rtol=1e-5)
 
 
 def test_recipes_are_shipped() -> None:

@@ -1,0 +1,32 @@
+"""LightGBM: Booster and the scikit-learn wrappers; raw scores, times the sigmoid's slope, are the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from divulge.adapters.predictor import Predictor
+from divulge.errors import InputError
+
+REGRESSIONS = ("regression", "huber", "fair", "poisson", "quantile", "mape", "gamma", "tweedie")
+
+
+@contextmanager
+def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
+    """A classifier's raw scores, a regressor's predictions, by the objective it was trained for."""
+    import lightgbm
+
+    booster = model.booster_ if isinstance(model, lightgbm.LGBMModel) else model
+    # Such as "binary sigmoid:1", "multiclass num_class:3", "regression"; a function of one's own leaves it out.
+    objective, *options = booster.dump_model(num_iteration=1).get("objective", "custom").split()
+    slope = next((float(option[8:]) for option in options if option.startswith("sigmoid:")), 1.0)
+    if objective in ("binary", "multiclass", "multiclassova", "cross_entropy", "custom"):
+        classes = getattr(model, "classes_", None)
+        yield Predictor(lambda inputs: slope * model.predict(inputs, raw_score=True), classes=classes)
+    elif objective.startswith(REGRESSIONS):
+        yield Predictor(model.predict, kind="predictions")
+    else:
+        raise InputError(
+            "DV075", f"the model was trained for {objective}; expected a classifier's objective or a regression's"
+        )
