@@ -1,4 +1,4 @@
-"""Pictures: one function each, from a `Report` (or a `Comparison`) alone, giving an Altair chart to restyle and save.
+"""Pictures: one function each, from a `Report` (a `Comparison`, a `Series`) alone: Altair charts to restyle and save.
 
     divulge.charts.roc(report).save("roc.png")     # or .svg, .pdf, .html, .json
 
@@ -13,9 +13,11 @@ Where the report does not carry a picture, `Unavailable` says why.
     380
 """
 
+from divulge.charts.cost import tradeoff
 from divulge.charts.crowd import people
 from divulge.charts.curves import roc, rocs
-from divulge.charts.several import baseline, runs, tradeoff
+from divulge.charts.over import over
+from divulge.charts.several import baseline, runs
 from divulge.charts.single import attacks, distributions, gates, records, slices
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "baseline",
     "distributions",
     "gates",
+    "over",
     "people",
     "records",
     "roc",

@@ -1,27 +1,20 @@
-"""Pictures of several runs side by side."""
+"""The main figures of several runs, one under the other."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from divulge.charts.look import (
-    INK,
-    MUTED,
-    PERCENT,
     ROW,
     SERIES,
-    SHAPES,
-    WIDTH,
     Chart,
     distinct,
     forest,
-    inline,
-    span,
     themed,
 )
 from divulge.errors import Unavailable
 from divulge.reporters.runs import change
-from divulge.reporters.wording import figure, known, rate
+from divulge.reporters.wording import known, rate
 
 if TYPE_CHECKING:
     from divulge.comparison import Comparison
@@ -81,76 +74,3 @@ def baseline(comparison: Comparison) -> Chart:
         Unavailable: neither has any of them.
     """
     return _runs(comparison, "baseline")
-
-
-def tradeoff(comparison: Comparison) -> Chart:
-    """The vulnerability score of each run against its accuracy on held-out records; both with their intervals.
-
-    Args:
-        comparison: of `compare`: runs, epochs, noise levels, in their order.
-
-    Raises:
-        Unavailable: fewer than two runs have both a score and an accuracy.
-    """
-    import altair as alt
-
-    points: list[dict[str, Any]] = []
-    for run, name in zip(comparison.names, distinct(comparison.names, 24), strict=True):
-        own = {row["metric"]: row for row in comparison.rows() if row["run"] == run and _rate(row) is None}
-        score, accuracy = own.get("score"), own.get("nonmember_accuracy")
-        if score and accuracy and known(score["value"]) and known(accuracy["value"]):
-            ends = {"left": accuracy["low"], "right": accuracy["high"], "low": score["low"], "high": score["high"]}
-            points.append(
-                {"at": len(points), "run": name, "accuracy": accuracy["value"], "score": score["value"], **ends}
-            )
-    if len(points) < 2:
-        raise Unavailable("needs two runs or more with a score and an accuracy on held-out records")
-    x_scale = alt.Scale(domain=span([x for p in points for x in (p["left"], p["right"])], []), nice=False, zero=False)
-    y_scale = alt.Scale(domain=span([x for p in points for x in (p["low"], p["high"])], [0.0]), nice=False, zero=False)
-    x = alt.X(
-        "accuracy:Q", scale=x_scale, axis=alt.Axis(labelExpr=PERCENT, tickCount=5), title="accuracy on held-out records"
-    )
-    y = alt.Y("score:Q", scale=y_scale, title="vulnerability score")
-    order = [point["run"] for point in points]
-    few = len(points) <= len(SERIES)
-    color = (
-        alt.Color("run:N", scale=alt.Scale(domain=order, range=list(SERIES[: len(order)])), legend=None)
-        if few
-        else alt.value(SERIES[0])
-    )
-    shape = (
-        alt.Shape("run:N", scale=alt.Scale(domain=order, range=list(SHAPES[: len(order)])), legend=None)
-        if few
-        else alt.value("circle")
-    )
-    drawn, zero = alt.Chart(inline(points)), alt.Chart(inline([{"score": 0.0}]))
-    layers = [
-        zero.mark_rule(color=MUTED, strokeDash=[3, 3]).encode(y=y),
-        *([drawn.mark_line(color=MUTED, strokeWidth=1).encode(x=x, y=y, order="at:Q")] if len(points) > 2 else []),
-        drawn.mark_rule(strokeWidth=2, opacity=0.6).encode(
-            x=x, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=color
-        ),
-        drawn.mark_rule(strokeWidth=2, opacity=0.6).encode(
-            y=y, x=alt.X("left:Q", scale=x_scale), x2="right:Q", color=color
-        ),
-        drawn.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=color, shape=shape),
-    ]
-    labelled = alt.Chart(inline(points[:LABELLED]))
-    layers.append(
-        labelled.mark_text(color=INK, align="right", dx=-9, dy=-9, fontSize=12).encode(x=x, y=y, text="run:N")
-    )
-    low, high = min(points, key=lambda p: p["score"]), max(points, key=lambda p: p["score"])
-    said = (
-        f"Lower and further right is better. {low['run']} leaks least ({_score(low)}), right on {_accuracy(low)} of "
-        f"the held-out records; {high['run']} most ({_score(high)}), right on {_accuracy(high)}."
-    )
-    chart = alt.layer(*layers).properties(width=WIDTH, height=260)
-    return themed(chart, "tradeoff", said, said)
-
-
-def _score(point: dict[str, float]) -> str:
-    return figure("score", point["score"], point["low"], point["high"])
-
-
-def _accuracy(point: dict[str, float]) -> str:
-    return figure("nonmember_accuracy", point["accuracy"], point["left"], point["right"])
