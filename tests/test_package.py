@@ -35,6 +35,11 @@ HEAVY = [
     "jinja2",
     "xgboost",
     "lightgbm",
+    "catboost",
+    "flax",
+    "lightning",
+    "onnxruntime",
+    "transformers",
     "matplotlib",
 ]
 
@@ -65,6 +70,16 @@ print(*{name.partition('.')[0] for name in sys.modules})
     assert not {"torch", "tensorflow", "jax", "pandas", "polars", "sklearn"} & set(run_python(code).split())
 
 
+def test_collecting_from_a_function_loads_no_framework():
+    code = """
+import sys, numpy as np, divulge
+side = np.eye(3), np.arange(3)
+divulge.collect(lambda x: 3 * x, side, side)
+print(*{name.partition('.')[0] for name in sys.modules})
+"""
+    assert not {*HEAVY} & set(run_python(code).split())
+
+
 def test_no_module_imports_at_its_top_what_only_some_functions_need():
     for path in FILES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -81,16 +96,19 @@ NAMES = [
     "Estimate",
     "Evidence",
     "InputError",
+    "Monitor",
     "Policy",
     "PolicyError",
     "PrivacyGateError",
     "References",
     "Report",
+    "Series",
     "Tail",
     "Unavailable",
     "Verdict",
     "__version__",
     "audit",
+    "collect",
 ]
 
 

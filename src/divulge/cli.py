@@ -32,7 +32,7 @@ from divulge.slices import MIN_N
 from divulge.terminal import logger
 from divulge.version import VERSION
 
-RECIPES = ("sklearn", "torch", "keras", "jax", "hf", "xgboost")
+RECIPES = ("sklearn", "torch", "keras", "jax", "hf", "xgboost", "lightgbm", "catboost", "onnx")
 
 Command = Callable[..., Any]
 
@@ -254,37 +254,32 @@ def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive:
 def _compare(runs: tuple[str, ...], evidence: tuple[str, ...], html: str | None, output: str | None) -> int:
     """Show two or more run files side by side; exit status 0 whatever the verdicts.
 
-    A folder stands for all run files in it, by name. With the evidence of every run, runs are paired by record ids.
+    A folder stands for all run files in it, by name, or as its series.json orders and names them. With the evidence of
+    every run, runs are paired by record ids.
     """
-    from divulge.comparison import compare, runs_in
+    from divulge.comparison import compare
     from divulge.reporters import text_runs
+    from divulge.series import INDEX, Series
 
-    found: list[str] = []
-    for run in runs:
-        if not Path(run).is_dir():
-            found.append(run)
-            continue
-        inside, others = runs_in(run)
-        for other in others:
-            logger.warning("skipped %s: not a run file of divulge", other)
-        if not inside:
-            raise InputError("DV055", f"expected run files in the folder {run!r}, and it holds none")
-        found += map(str, inside)
+    found, series = _run_files(runs), None
     if len(found) < 2:
         raise click.UsageError("give two or more run files to compare")
     asked = {"html": html, "json": output}
     Places({form: place for form, place in asked.items() if place is not None}).check(*found, *evidence)
-    comparison = compare(*found, evidence=evidence or None)
+    if len(runs) == 1 and Path(runs[0], INDEX).is_file():
+        series = replace(Series.load(runs[0]), evidence=evidence or None)
+    comparison = compare(*found, evidence=evidence or None) if series is None else series.comparison
+    page = comparison if series is None else series
     if output == "-":
         terminal.out_json(comparison.to_json())
     elif output is not None:
         with terminal.writing(Path(output)), atomic.replacing(output) as temporary:
             temporary.write_text(comparison.to_json(), encoding="utf-8")
     if html == "-":
-        terminal.out(comparison.to_html())
+        terminal.out(page.to_html())
     elif html is not None:
         with terminal.writing(Path(html)):
-            comparison.to_html(html)
+            page.to_html(html)
     piped = "-" in (html, output)
     stream = sys.stderr if piped else sys.stdout
     if stream is not None and not (terminal.quiet() and piped):
@@ -293,6 +288,24 @@ def _compare(runs: tuple[str, ...], evidence: tuple[str, ...], html: str | None,
         if place not in (None, "-"):
             logger.info("wrote %s", place)
     return 0
+
+
+def _run_files(runs: Sequence[str]) -> list[str]:
+    """The run files that were named, and those of the folders that were; what else lies there is said."""
+    from divulge.series import in_folder
+
+    found: list[str] = []
+    for run in runs:
+        if not Path(run).is_dir():
+            found.append(run)
+            continue
+        inside, others = in_folder(run)
+        for other in others:
+            logger.warning("skipped %s: not a run file of divulge", other)
+        if not inside:
+            raise InputError("DV055", f"expected run files in the folder {run!r}, and it holds none")
+        found += map(str, inside)
+    return found
 
 
 def _policy(path: str | None, inconclusive: str | None) -> Policy | None:

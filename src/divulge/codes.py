@@ -1,7 +1,7 @@
 """Every DV code, once: its title, its likely cause and its fix. `divulge explain CODE` prints them.
 
-DV0xx input, DV1xx leakage, DV2xx controls, DV3xx policy, DV4xx references, DV9xx internal. A code is never
-reused.
+DV0xx input, DV1xx leakage, DV2xx controls, DV3xx policy, DV4xx references, DV5xx private training,
+DV9xx internal. A code is never reused.
 """
 
 from __future__ import annotations
@@ -262,6 +262,53 @@ CODES: dict[str, Code] = {
         "Audit with ids (ids=, --id), the same id for the same record in every run; or compare without evidence, "
         "where the differences are as of independent samples.",
     ),
+    "DV067": Code(
+        "a series that cannot be made or read",
+        "No runs, names or steps that are not one a run and all different, or a series.json that was edited or cut.",
+        "Give one name and one finite step a run. A folder without series.json is read too: its run files, by name.",
+    ),
+    "DV068": Code(
+        "an argument of the monitor that cannot be used",
+        "Too few records a side, an epoch that comes again, data that can be read only once, or a limit on what is not "
+        "a score.",
+        "The message says what was expected. Epochs rise from call to call; a new training needs a new Monitor.",
+    ),
+    "DV069": Code(
+        "a log that cannot take figures",
+        "Neither a function of (figures, step) nor an object whose log() takes a dict of figures.",
+        "Give a function, a Weights & Biases run, or one of divulge.reporters.track.",
+    ),
+    "DV070": Code(
+        "a model that no adapter knows",
+        "It comes from another framework, is wrapped in a class of its own, or holds no weights (a Flax module unbound).",
+        "Pass a function from a batch of inputs to its logits: divulge.collect(lambda x: model.logits(x), …); or write "
+        "the outputs to a file (`divulge recipe`).",
+    ),
+    "DV071": Code(
+        "a framework that is needed is not installed",
+        "divulge alone installs none: the model or file came from another environment.",
+        "Install the extra that the message names, such as pip install 'divulge[onnx]'.",
+    ),
+    "DV072": Code(
+        "records without labels",
+        "The inputs were given alone, or their labels under a name that divulge does not know.",
+        "Give (x, y), batches of (x, y), or dicts with 'labels' or 'label'.",
+    ),
+    "DV073": Code(
+        "records that come in a changing order, or not all of them",
+        "A training loader shuffles, samples, or drops its last batch: ids and columns would belong to other records.",
+        "Give the data set itself, or a loader with shuffle=False and drop_last=False.",
+    ),
+    "DV074": Code(
+        "data that cannot be read in batches",
+        "A type of data that divulge does not know, texts for a model without a tokenizer, or a missing input.",
+        "Give (x, y) with x an array, a frame, a list, or a mapping of the model's inputs to arrays.",
+    ),
+    "DV075": Code(
+        "outputs that are not one row of numbers a record",
+        "A model with several outputs, of a sequence or an image, one that was not fitted, or a ranking.",
+        "Pass a function that picks one: divulge.collect(lambda x: model(x)[0], …); audit several outputs one by one.",
+    ),
     # DV1xx leakage
     "DV101": Code(
         "the model tells members from non-members",
@@ -438,6 +485,42 @@ CODES: dict[str, Code] = {
         "a waiver matched nothing",
         "The policy waives a finding that this run does not have: it is mended, or the code or slice is misspelt.",
         "Take the waiver out, or correct it.",
+    ),
+    # DV5xx private training
+    "DV501": Code(
+        "nothing can be guaranteed with these privacy parameters",
+        "Training without noise, a sampling rate that is no probability, a delta or an epsilon out of reach.",
+        "Give a noise multiplier above 0 (divulge.dp.accounting.noise_for finds it for an epsilon), batch_size of at "
+        "most the number of records, and a delta of a tenth of 1 / records or less.",
+    ),
+    "DV502": Code(
+        "batches that are not Poisson samples",
+        "Batches were shuffled, weighted, ordered or chosen by the caller. The accounting holds where each step draws "
+        "each record on its own with one probability.",
+        "Leave the drawing of batches to the private training: give it the data whole.",
+    ),
+    "DV503": Code(
+        "a model or option that the private training does not cover",
+        "Batch normalization or another layer that mixes records or keeps statistics of them, weights on records or "
+        "classes, accumulated gradients, a train_step of the model's own: data would reach the weights past clipping "
+        "and noise, or not as was accounted for.",
+        "Leave it out or replace it as the message says (GroupNorm or LayerNorm for batch normalization).",
+    ),
+    "DV504": Code(
+        "the data are not the records that were declared",
+        "Another number of rows than records=, or a stream or generator, whose records have no number.",
+        "Give arrays with a row a record, and their number as records=.",
+    ),
+    "DV505": Code(
+        "more steps than the noise was made for",
+        "Training went on after the declared steps; each step spends more of the privacy budget.",
+        "Stop, or start again with the steps that are needed and the noise they take.",
+    ),
+    "DV506": Code(
+        "private training does not run on this Keras backend",
+        "Keras runs on TensorFlow, JAX or torch; each way to train privately works with one of them.",
+        "Set KERAS_BACKEND=tensorflow for divulge.dp.keras, jax for divulge.dp.jax.private_keras, before Keras is "
+        "imported. For torch itself, use divulge.dp.torch.",
     ),
     # DV9xx internal
     "DV901": Code(

@@ -131,7 +131,7 @@ def compare(
     """
     if len(runs) < 2:
         raise InputError("DV060", f"expected two or more runs to compare, got {len(runs)}")
-    called = _names(runs) if names is None else tuple(names)
+    called = names_of(runs) if names is None else tuple(names)
     if len(called) != len(runs) or len(set(called)) != len(called):
         raise InputError("DV060", f"expected {len(runs)} different names, one a run, got {list(called)!r:.200}")
     given = _sources(evidence, len(runs))
@@ -203,8 +203,12 @@ def _scored(report: Report, source: Evidence | str | PathLike[str], name: str) -
     return scored(report, source if isinstance(source, Evidence) else Evidence.load(source), name)
 
 
-def _names(runs: Sequence[Report | str | PathLike[str]]) -> tuple[str, ...]:
-    """The shortest names that tell the runs apart."""
+def names_of(runs: Sequence[Report | str | PathLike[str]]) -> tuple[str, ...]:
+    """The shortest names that tell the runs apart: of the paths of run files, "run 1" … of reports.
+
+    >>> names_of(["before/run.json", "after.json"])
+    ('run', 'after')
+    """
     paths = [None if isinstance(run, Report) else PurePath(fspath(run)) for run in runs]
     for of in (lambda path: path.stem, lambda path: path.name, str):
         names = tuple(f"run {at + 1}" if path is None else str(of(path)) for at, path in enumerate(paths))
@@ -231,11 +235,11 @@ def _figures(report: Report) -> dict[Key, tuple[str, Estimate]]:
         estimate = Estimate(row["value"], row["low"], row["high"], row["reason"])
         if fpr is None or not math.isnan(estimate.value):
             found[row["metric"], fpr] = (str(row["attack"]), estimate)
-    best = _best_auc(report)
+    best = best_auc(report)
     return found if best is None else {**found, ("auc", None): best}
 
 
-def _best_auc(report: Report) -> tuple[str, Estimate] | None:
+def best_auc(report: Report) -> tuple[str, Estimate] | None:
     """The largest AUC of the run's attacks; its interval holds the best attack's in the population.
 
     The low end is the largest of the attacks' low ends, each at error / attacks; the high end the largest of their

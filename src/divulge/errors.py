@@ -1,7 +1,7 @@
 """Every exception that divulge raises on purpose.
 
     DivulgeError                 code, message; base of all
-    ├── InputError               DV0xx: what came in cannot be read as evidence; also a ValueError
+    ├── InputError               DV0xx: no evidence can be read from it; DV5xx: private training; also a ValueError
     ├── Unavailable              DV040: this attack, signal or metric cannot be computed from this evidence
     ├── PolicyError              DV3xx: a policy that cannot be understood; also a ValueError
     └── PrivacyGateError         DV1xx: Report.check() on a verdict that does not pass

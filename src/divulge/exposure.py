@@ -56,7 +56,8 @@ def distribution(roc: Roc, bins: int = BINS) -> Distribution:
 
 def _scales(roc: Roc, bins: int) -> list[NDArray[np.float64]]:
     """Inner edges, rising, of each scale that suits the scores."""
-    finite = np.isfinite(roc.thresholds)
+    infinite = np.finfo(roc.thresholds.dtype).max  # +inf counts as the largest number
+    finite = np.isfinite(roc.thresholds) & (roc.thresholds < infinite)
     above = (roc.tp_all + roc.fp_all)[finite]
     scores = roc.thresholds[finite].astype(np.float64)
     if len(scores) < 2:
@@ -66,7 +67,7 @@ def _scales(roc: Roc, bins: int) -> list[NDArray[np.float64]]:
     top, bottom = scores[np.minimum(places, len(scores) - 1)]
     if not bottom < top:
         return [np.array([top])]
-    scales = [np.linspace(bottom, top, bins - 1)]
+    scales = [2 * np.linspace(bottom / 2, top / 2, bins - 1)]  # halved: the distance of the ends may overflow
     if scores[0] <= 0:
         nearest = max(-top, -bottom * 1e-9)  # a loss of 0 is as near as one of a billionth of the largest
         if nearest < -bottom:

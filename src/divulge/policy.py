@@ -63,7 +63,8 @@ def judge(
     """
     found = [row for row in report.findings if row["code"] in LEAKS and row["severity"] == "warning"]
     leaks = [{**row, "waived": False} for row in found]
-    controls = [row for row in report.rows("controls") if row["control"] != "selection"] + [_selection(policy)]
+    controls = [row for row in report.rows("controls") if row["control"] != "selection"]
+    controls.append(_selection(policy, told=bool(report.meta.get("selected"))))
     doubtful = [_of_control(row) for row in controls if row["status"] in _SEVERITY]
     invalid = any(row["status"] == "invalid" for row in controls)
     if policy is None:
@@ -94,13 +95,13 @@ def judge(
     return Judgement(_verdict(invalid, gates, policy.inconclusive), findings, gates, controls)
 
 
-def _selection(policy: Policy | None) -> Row:
-    """The control that only the policy's author can answer: did the held-out records choose the model?"""
+def _selection(policy: Policy | None, *, told: bool) -> Row:
+    """Did the held-out records choose the model? Only the policy's author can say, or a report that knows they did."""
     row = {"control": "selection", "code": "DV210", "value": NAN, "low": NAN, "high": NAN, "text": "", "reason": None}
-    if policy is None or policy.selected is None:
+    if not told and (policy is None or policy.selected is None):
         why = "not declared: [test_split] used_for_selection = true or false in the policy"
         return {**row, "status": "not run", "reason": why}
-    if policy.selected:
+    if told or (policy is not None and policy.selected):
         text = "the held-out records chose the model, so they are not clean non-members: the score leans low"
         return {**row, "status": "warning", "text": text}
     return {**row, "status": "ok", "text": "declared: the held-out records did not choose the model"}

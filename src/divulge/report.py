@@ -79,6 +79,26 @@ def table_of(name: str, rows: Sequence[Row]) -> Table:
     return {column: [row.get(column) for row in rows] for column in COLUMNS[name]}
 
 
+def frame_of(columns: Mapping[str, list[Any]], backend: str | None) -> Any:
+    """Columns as a data frame of "pandas", "polars" or "pyarrow"; None: of the first that is installed.
+
+    Raises:
+        InputError: DV054, an unknown backend, or one that is not installed.
+    """
+    import importlib
+
+    makers = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}
+    if backend not in (None, *makers):
+        raise InputError("DV054", f"expected a backend of {', '.join(makers)}, got {backend!r}")
+    for name in [backend] if backend else makers:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        return getattr(module, makers[name])(columns)
+    raise InputError("DV054", f"{backend or 'pandas, polars or pyarrow'} is not installed")
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """The outcome of one audit.
@@ -127,20 +147,8 @@ class Report:
         Raises:
             InputError: DV054, an unknown table or backend, or one that is not installed.
         """
-        import importlib
-
-        makers = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}
-        if backend not in (None, *makers):
-            raise InputError("DV054", f"expected a backend of {', '.join(makers)}, got {backend!r}")
         rows = self.rows(table)
-        columns = {name: [row[name] for row in rows] for name in COLUMNS[table]}
-        for name in [backend] if backend else makers:
-            try:
-                module = importlib.import_module(name)
-            except ImportError:
-                continue
-            return getattr(module, makers[name])(columns)
-        raise InputError("DV054", f"{backend or 'pandas, polars or pyarrow'} is not installed")
+        return frame_of({name: [row[name] for row in rows] for name in COLUMNS[table]}, backend)
 
     def estimate(
         self,

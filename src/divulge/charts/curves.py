@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from divulge.charts.look import (
     DASHES,
     MUTED,
+    NAME,
     PERCENT,
     SERIES,
     SHADE,
@@ -19,7 +20,7 @@ from divulge.charts.look import (
     themed,
 )
 from divulge.errors import Unavailable
-from divulge.reporters.wording import figure, known, of_everyone, rate, score_attack
+from divulge.reporters.wording import clipped, figure, known, of_everyone, rate, score_attack
 
 if TYPE_CHECKING:
     from divulge.comparison import Comparison
@@ -51,14 +52,15 @@ def rocs(comparison: Comparison) -> Chart:
     """
     names = distinct(comparison.names, 40)
     found = {
-        name: [row for row in report.rows("curve") if row["attack"] == score_attack(report)]
-        for name, report in zip(names, comparison.reports, strict=True)
+        name: [row for row in report.rows("curve") if row["attack"] == best]
+        for name, report, best in zip(names, comparison.reports, map(score_attack, comparison.reports), strict=True)
     }
     curves = {name: rows for name, rows in list(found.items())[:CURVES] if rows}
     if not curves:
         raise Unavailable("no run holds a ROC curve")
     chart = _drawn(curves, min(measured_from(report) for report in comparison.reports), banded=list(curves))
-    said = "Each run's best attack, with its band; the dotted diagonal is chance."
+    whose = "Each run's" if len(names) <= CURVES else f"The first {CURVES} of {len(names)} runs', each's"
+    said = f"{whose} best attack, with its band; the dotted diagonal is chance."
     return themed(chart, "roc", said, f"{said} Runs: {', '.join(curves)}. The table below has the rates.")
 
 
@@ -109,8 +111,10 @@ def _about_roc(report: Report, limit: float) -> tuple[str, str]:
         found, chance = figure("tail_tpr", *tail.tpr[:3]), rate(tail.fpr)
         said = f"At {chance} false alarms the best attack finds {found} of the members; chance is {chance}."
     else:
-        said = f"Rates at few false alarms are not measurable: {tail.tpr.reason}."
-    aucs = ", ".join(f"{name} {figure('auc', *auc[:3])}" for name, auc in of_everyone(report, "auc").items())
+        said = f"Rates at few false alarms are not measurable: {clipped(tail.tpr.reason, 200)}."
+    aucs = ", ".join(
+        f"{clipped(name, NAME)} {figure('auc', *auc[:3])}" for name, auc in of_everyone(report, "auc").items()
+    )
     more = f" Left of a false-positive rate of {rate(limit)} the sample holds too few non-members."
     return said, f"{said} Area under the curve (0.5 is chance): {aucs}.{more} The table below has the rates."
 

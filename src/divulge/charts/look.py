@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 INK, MUTED, LINE, SHADE, PAPER = "#1c2127", "#59636e", "#d3d9e0", "#e9edf1", "#ffffff"
-MEMBER, OTHER, THIRD, FOURTH = "#b5480a", "#1065a8", "#0b7a5b", "#7a4a9e"
+MEMBER, OTHER, THIRD, FOURTH = "#b5480a", "#1065a8", "#0b7a5b", "#7d1fc2"
 PALETTE = {"ink": INK, "muted": MUTED, "line": LINE, "shade": SHADE, "paper": PAPER}
 PALETTE |= {"member": MEMBER, "other": OTHER, "third": THIRD, "fourth": FOURTH}
 """Every colour of the pictures, by what it is for: a page may put its own in their place."""
@@ -30,6 +30,7 @@ QUESTIONS = {
     "records": "Is it everyone a little, or a few people a lot?",
     "baseline": "What changed against the baseline?",
     "tradeoff": "What does privacy cost in accuracy?",
+    "over": "How does leakage change along the way, and accuracy with it?",
     "runs": "How do the runs differ?",
 }
 """What each picture answers: its title."""

@@ -121,6 +121,8 @@ def attacks(report: Report) -> Chart:
     top = rows[0]
     text = figure("auc", top["value"], top["low"], top["high"])
     said = f"{top['name']} has the highest AUC: {text}; 0.5 is chance."
+    if not known(top["value"]):
+        said = f"No AUC is measurable: {clipped(top['reason'], 200)}."
     if blind:
         text = figure("auc", blind[0]["value"], blind[0]["low"], blind[0]["high"])
         said += f" Without the model, the two sides are told apart at {text} (square)."
@@ -151,6 +153,8 @@ def slices(report: Report, worst: int = WORST) -> Chart:
     top = shown[0]
     above = sum(row["low"] > 0 for row in found if known(row["low"]))
     said = f"{above:,} of {len(found):,} slices leak credibly (interval above 0; all intervals hold together)."
+    if not any(known(row["value"]) for row in found):
+        said = f"No slice's score is measurable, of {len(found):,}."
     if known(top["value"]):
         said += f" Most exposed: {names[0]}, {figure('score', top['value'], top['low'], top['high'])}."
     cut = f" The picture shows the {len(shown)} with the highest lower ends." if len(found) > len(shown) else ""
@@ -191,7 +195,8 @@ def _bullet(row: Row) -> Chart:
     limit, metric = float(row["limit"]), gate_metric(row)
     scale = alt.Scale(domain=span([row["value"], row["low"], row["high"], limit], [0.0]), nice=False, zero=False)
     bottom, top = scale.domain
-    value = figure(metric, row["value"], row["low"], row["high"]) if known(row["value"]) else "not measurable"
+    why = clipped(row["reason"] or "not measurable", 60)
+    value = figure(metric, row["value"], row["low"], row["high"]) if known(row["value"]) else why
     mark = f"{MARKS[row['outcome']]} {worded(row['outcome'])}"
     title = alt.Title(
         f"{gate_label(row)}", subtitle=f"{mark}: {value}", fontSize=12, fontWeight="bold", offset=6, anchor="start"
@@ -225,9 +230,11 @@ def records(report: Report) -> Chart:
         Unavailable: the report holds no bands.
     """
     rows = report.rows("records")
-    if not rows:
+    measured = [row for row in rows if known(row["probability"])]
+    if len(measured) < 2:
         raise Unavailable(
-            "the report does not say how far the records stand out: too few of them, or an older run file"
+            "the report does not say how far the records stand out: too few of them or of their scores, or an older "
+            "run file"
         )
     total = sum(row["members"] for row in rows)
     shown = [
@@ -246,13 +253,16 @@ def records(report: Report) -> Chart:
         row=26,
         width=WIDTH - 90,
     )
-    first = rows[0]
+    first = measured[0]
     share = figure("ppv", first["probability"], first["low"], first["high"])
     said = (
         f"Of the records that score like the {band_name(first)} of the non-members, {share} are members in an even "
         "mix; by chance half."
     )
-    flat = "Equal bands mean that all leak alike; a first band far above the others that a few people carry the risk."
+    flat = (
+        "Bands at chance mean that nobody stands out; bands that fall step by step, that everyone leaks a little; a "
+        "first band far above the others, that a few people carry the risk."
+    )
     return themed(chart, "records", f"{said} {flat}", f"{said} {flat}")
 
 

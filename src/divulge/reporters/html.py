@@ -29,6 +29,7 @@ from divulge.reporters.wording import (
     model_name,
     most_urgent,
     needs_bound_note,
+    printable,
     rate,
     score_attack,
     why,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from divulge.comparison import Comparison
     from divulge.report import Report, Row
+    from divulge.series import Series
 
 
 class Section(NamedTuple):
@@ -118,18 +120,23 @@ def render_card(report: Report) -> str:
     return _page("card.html", card=_card(report), drawing=drawing)
 
 
-def render_comparison(comparison: Comparison) -> str:
-    """The page of several runs side by side; the same bytes for the same runs."""
-    rates = [_rates(name, report) for name, report in zip(comparison.names, comparison.reports, strict=True)]
+def render_comparison(comparison: Comparison, *, series: Series | None = None) -> str:
+    """The page of several runs side by side; the same bytes for the same runs.
+
+    Args:
+        comparison: of `compare`.
+        series: the same runs with their places on an axis, which get a picture of their own.
+    """
+    names = [cell.text for cell in tables.run_names(comparison)]
+    rates = [_rates(name, report) for name, report in zip(names, comparison.reports, strict=True)]
+    along = [] if series is None else [_shown("over", "Over the steps", charts.over, series, tables.over)]
     sections = [
+        *along,
         _shown("roc", "ROC", charts.rocs, comparison)._replace(tables=tuple(rates)),
         _shown("tradeoff", "Trade-off", charts.tradeoff, comparison, tables.tradeoff),
         _shown("runs", "Figures", charts.runs, comparison, tables.comparison),
     ]
-    cards = [
-        {"name": clipped(name, NAME), **_card(report)}
-        for name, report in zip(comparison.names, comparison.reports, strict=True)
-    ]
+    cards = [{"name": name, **_card(report)} for name, report in zip(names, comparison.reports, strict=True)]
     return _page(
         "comparison.html",
         title=f"{len(cards)} runs: privacy comparison",
@@ -142,11 +149,18 @@ def render_comparison(comparison: Comparison) -> str:
 
 def _rates(name: str, report: Report) -> Table:
     table = tables.roc(report)
-    return table._replace(caption=f"{table.caption}: {clipped(name, 60)}")
+    return table._replace(caption=f"{table.caption}: {name}")
 
 
 def _page(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(version=VERSION, **values)
+
+
+def _printable(value: Any) -> Any:
+    """What a template prints, with the characters that nobody sees as their escapes; our own markup as it is."""
+    from markupsafe import Markup
+
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -157,6 +171,7 @@ def _environment() -> Environment:
         loader=PackageLoader("divulge", "reporters/templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -195,11 +210,15 @@ READING = {
     ),
     "baseline": "Dots are the runs' figures, lines their intervals.",
     "tradeoff": "Each point is a run, with the intervals of both figures. The dashed line is chance.",
+    "over": (
+        "Above, how much is given away; beneath, what the model is worth on records it never saw. Lines or bands are "
+        "the intervals of each run by itself; the dashed line is chance."
+    ),
     "runs": "Dots are the runs' figures, lines their intervals.",
 }
 """How to read each picture."""
 
-Shown = TypeVar("Shown", "Report", "Comparison")
+Shown = TypeVar("Shown", "Report", "Comparison", "Series")
 
 
 def _shown(
@@ -313,11 +332,11 @@ def _card(report: Report) -> dict[str, Any]:
         "word": worded(report.verdict),
         "why": why(report),
         "score": tables.Cell.of("score", *score[:3]),
-        "score_gap": score.reason if not known(score.value) else "",
+        "score_gap": clipped(score.reason, TEXT) if not known(score.value) else "",
         "score_attack": clipped(score_attack(report), NAME),
         "score_gauge": _gauge(score[:3], (-0.1, 1.0), 0.0),
         "tail": tables.Cell.of("tail_lift", *tail.lift[:3]),
-        "tail_gap": tail.lift.reason if not known(tail.lift.value) else "",
+        "tail_gap": clipped(tail.lift.reason, TEXT) if not known(tail.lift.value) else "",
         "tail_fpr": rate(tail.fpr) if known(tail.fpr) else "",
         "tail_gauge": _gauge([_log(end) for end in tail.lift[:3]], (-1.0, 2.0), 0.0),
         "tail_tpr": figure("tail_tpr", *tail.tpr[:3]),
@@ -384,7 +403,7 @@ def _findings(report: Report) -> list[dict[str, Any]]:
 
 
 def _text(row: Row) -> str:
-    return clipped(row["text"], TEXT) + (f" ({clipped(row['attack'], 60)})" if row["attack"] else "")
+    return clipped(row["text"], 300) + (f" ({clipped(row['attack'], 60)})" if row["attack"] else "")
 
 
 _FAMILIES = {

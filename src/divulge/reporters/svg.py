@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from divulge.charts.look import PALETTE
+from divulge.reporters.wording import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -79,7 +80,7 @@ def _framed(svg: str, alternative: str) -> Markup:
     width, height = head.groups()
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'style="max-width:{round(int(width) * 1.3)}px" aria-label="{escape(alternative)}">'
+        f'style="max-width:{round(int(width) * 1.3)}px" aria-label="{escape(printable(alternative))}">'
     )
     return Markup(opening + svg[head.end() :])
 

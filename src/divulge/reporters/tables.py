@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from divulge.charts import crowd
+from divulge.charts.look import distinct
 from divulge.charts.single import band_name
 from divulge.metrics import NAN
 from divulge.reporters.runs import change, pairings, run_label
@@ -27,6 +28,7 @@ from divulge.reporters.wording import (
 if TYPE_CHECKING:
     from divulge.comparison import Comparison
     from divulge.report import Report, Row
+    from divulge.series import Series
 
 NAME, TEXT = 80, 400  # longest name and text on a page, in characters
 
@@ -92,14 +94,20 @@ def gates(report: Report) -> Table:
         [
             Cell(gate_label(row)),
             Cell(f"{MARKS[row['outcome']]} {worded(row['outcome'])}"),
-            Cell.of(gate_metric(row), row["value"], row["low"], row["high"]),
+            _gate_value(row),
             Cell(gate_worst(row, NAME) or ""),
             Cell(clipped(row["reason"] or "", TEXT)),
         ]
         for row in report.rows("gates")
     ]
-    headings = [*_left("gate", "outcome"), *_right("value"), *_left("of", "why undecided")]
+    headings = [*_left("gate", "outcome"), *_right("value"), *_left("of", "note")]
     return Table("Gates", headings, rows)
+
+
+def _gate_value(row: Row) -> Cell:
+    """The figure that decided; none where all that could fail are waived."""
+    waived = row["outcome"] == "PASS" and not known(row["value"])
+    return Cell("") if waived else Cell.of(gate_metric(row), row["value"], row["low"], row["high"])
 
 
 def roc(report: Report) -> Table:
@@ -121,7 +129,7 @@ def roc(report: Report) -> Table:
     ]
     reasons = dict.fromkeys(e.reason for *_, found in columns for e in found.values() if e.reason)
     headings = [("attack", "left"), *_right(*(heading for heading, *_ in columns))]
-    return Table("Rates by attack", headings, rows, [str(reason) for reason in reasons])
+    return Table("Rates by attack", headings, rows, [clipped(reason, TEXT) for reason in reasons])
 
 
 def distribution(report: Report) -> Table:
@@ -213,12 +221,18 @@ def _code(row: Row) -> Cell:
     return Cell(str(row["code"] or "") if row["status"] in ("warning", "invalid") else "")
 
 
+def run_names(found: Comparison) -> list[Cell]:
+    """The runs' names, told apart where clipping makes them alike."""
+    return [name(short) for short in distinct(found.names, NAME)]
+
+
 def comparison(found: Comparison) -> Table:
     """Every figure of every run, with its difference to the first."""
+    called = dict(zip(found.names, run_names(found), strict=True))
     rows = [
         [
             Cell(run_label(row)),
-            name(row["run"]),
+            called[row["run"]],
             Cell.of(row["metric"], row["value"], row["low"], row["high"]),
             Cell(change(row), Cell.of(row["metric"], row["difference"], row["diff_low"], row["diff_high"]).numbers),
             Cell(str(row["pairing"] or "")),
@@ -234,13 +248,26 @@ def comparison(found: Comparison) -> Table:
 def tradeoff(found: Comparison) -> Table:
     """Each run's score and accuracy."""
     rows = []
-    for run in found.names:
+    for run, called in zip(found.names, run_names(found), strict=True):
         own = {row["metric"]: row for row in found.rows() if row["run"] == run}
         figures = [own.get(metric) for metric in ("score", "nonmember_accuracy", "member_accuracy")]
         cells = [Cell.of(row["metric"], row["value"], row["low"], row["high"]) if row else Cell("") for row in figures]
-        rows.append([name(run), *cells])
+        rows.append([called, *cells])
     headings = [("run", "left"), *_right("vulnerability score", "right on others", "right on members")]
     return Table("Privacy and accuracy by run", headings, rows)
+
+
+def over(series: Series) -> Table:
+    """Each run's place on the axis, its score and its accuracy."""
+    table = tradeoff(series.comparison)
+    if series.steps is None:
+        return table
+    rows = [
+        [row[0], Cell(f"{step:.6g}", (f"{step:.12g}",)), *row[1:]]
+        for row, step in zip(table.rows, series.steps, strict=True)
+    ]
+    first, *rest = table.headings
+    return table._replace(rows=rows, headings=[first, (clipped(series.axis, 40), "right"), *rest])
 
 
 def _left(*texts: str) -> list[tuple[str, str]]:
