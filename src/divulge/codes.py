@@ -280,7 +280,7 @@ CODES: dict[str, Code] = {
     ),
     "DV070": Code(
         "a model that no adapter knows",
-        "It comes from another framework, is wrapped in a class of its own, or holds no weights (a Flax module unbound).",
+        "It comes from another framework, is wrapped in a class of its own, or holds no weights (an unbound Flax one).",
         "Pass a function from a batch of inputs to its logits: divulge.collect(lambda x: model.logits(x), …); or write "
         "the outputs to a file (`divulge recipe`).",
     ),
