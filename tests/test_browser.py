@@ -20,8 +20,8 @@ import reports
 from browser import SCHEMES, WIDTHS, contrast, show
 from divulge.comparison import Comparison, compare
 from divulge.report import Report, Row
-from divulge.reporters.wording import MARKS, clipped
 from divulge.slices import EVERYONE
+from divulge.wording import MARKS, clipped
 
 SECTIONS = {
     "verdict": "Verdict",

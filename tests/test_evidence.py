@@ -148,6 +148,7 @@ def test_task(arguments: dict[str, object], task: str) -> None:
         ({"outputs": np.zeros((2, 3, 4))}, "DV003", "(2, 3, 4)"),
         ({"outputs": TWO, "kind": "logit"}, "DV003", "'logit'"),
         ({"kind": "logits"}, "DV003", "no outputs"),
+        ({"outputs": np.zeros((2, 1)), "labels": np.array([0.5, 1.5])}, "DV003", "got (2, 1)"),
         ({"outputs": TWO, "kind": "logits", "classes": ("a", "b")}, "DV023", "2 names"),
         (
             {"references": References(signals={}, trained_on=np.zeros((4, 3), bool))},

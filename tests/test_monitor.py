@@ -77,7 +77,7 @@ def test_figures_are_those_of_an_audit_of_the_same_records() -> None:
     assert figures["auc"] == max(
         row["value"] for row in report.rows("results") if row["metric"] == "auc" and row["slice"] == "everyone"
     )
-    worst = [row["value"] for row in divulge.reporters.wording.worst_slices(report)]
+    worst = [row["value"] for row in divulge.wording.worst_slices(report)]
     assert [figures[f"worst_slice_{at}"] for at in (1, 2, 3)] == worst[:3]
     loss = -divulge.signals.signal(evidence, "loss")
     assert figures["member_loss"] == pytest.approx(loss[evidence.member].mean(), rel=1e-6)

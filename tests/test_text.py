@@ -15,7 +15,7 @@ from divulge.comparison import Comparison, compare
 from divulge.report import Report, table_of
 from divulge.reporters.text import render, render_code, render_codes, render_verdict
 from divulge.reporters.text_runs import render_comparison
-from divulge.reporters.wording import MARKS, figure, printable, rate
+from divulge.wording import MARKS, figure, printable, rate
 
 WIDTHS = (40, 60, 80, 120)
 HOSTILE = (

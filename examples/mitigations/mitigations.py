@@ -19,8 +19,8 @@ from defences import defences, train
 
 import divulge
 from divulge import charts
-from divulge.reporters.wording import figure
 from divulge.series import Series
+from divulge.wording import figure
 
 EPOCHS = {"fashion": 80, "digits": 100}
 LOOKS = {"fashion": (1, 2, 5, 10, 20, 40, 80), "digits": (1, 3, 10, 30, 100)}

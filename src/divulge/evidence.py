@@ -372,6 +372,12 @@ class Evidence:
             raise InputError("DV003", f"kind is {self.kind!r}, expected 'logits', 'probs' or None (regression).")
         if self.kind is not None and self.outputs is None:
             raise InputError("DV003", f"kind is {self.kind!r} but there are no outputs. Pass outputs=, or kind=None.")
+        if self.task == "regression" and self.outputs is not None and self.outputs.shape[1:] not in ((), (2,)):
+            raise InputError(
+                "DV003",
+                f"outputs of a regression: expected (n,) or (n, 2) mean and standard deviation, got "
+                f"{self.outputs.shape}. Several targets: audit them one by one.",
+            )
         if self.classes is None or self.outputs is None or self.kind is None:
             return
         width = 2 if self.outputs.ndim == 1 else self.outputs.shape[1]

@@ -24,10 +24,10 @@ from divulge.pipeline import audit
 from divulge.policy import Policy
 from divulge.report import Report
 from divulge.reporters.track import HasLog, Log, figures_of, prefixed, writer
-from divulge.reporters.wording import known
 from divulge.series import Entry, Series, store, write_index
 from divulge.signals import signal
 from divulge.slices import Slicer
+from divulge.wording import known
 
 logger = logging.getLogger("divulge")
 

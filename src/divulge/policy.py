@@ -191,8 +191,9 @@ def _bounds_at(row: Row, share: float) -> Bounds | None:
 def _checks(gate: Gate, index: _Index, base: _Index | None, gates: int) -> list[Row]:
     """Each figure under a gate with its outcome."""
     rows = index.of(gate)
-    if gate.metric.name == "tail_lift" and any(not row["reason"] for row in rows):
-        rows = [row for row in rows if not row["reason"]]  # an FPR too low for this sample is not measured
+    if gate.metric.name == "tail_lift" and rows:
+        # An FPR too low for this sample is not measured; where all are, the highest says which sample would do.
+        rows = [row for row in rows if not row["reason"]] or rows[-1:]
     if any(row["bounds"] for row in rows):
         rows = [
             row for row in rows if row["bounds"] or math.isnan(row["value"])

@@ -24,7 +24,7 @@ from typing import Any, TextIO, TypedDict
 import click
 
 from divulge.errors import DivulgeError, InputError
-from divulge.reporters.wording import printable
+from divulge.wording import printable
 
 logger = logging.getLogger("divulge")
 

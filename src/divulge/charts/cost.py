@@ -19,7 +19,7 @@ from divulge.charts.look import (
     themed,
 )
 from divulge.errors import Unavailable
-from divulge.reporters.wording import figure, known
+from divulge.wording import figure, known
 
 if TYPE_CHECKING:
     from divulge.comparison import Comparison

@@ -9,7 +9,7 @@ from divulge.charts.look import MEMBER, MUTED, OTHER, WIDTH, Chart, inline, them
 from divulge.errors import Unavailable
 from divulge.metrics import NAN
 from divulge.report import Verdict
-from divulge.reporters.wording import figure, known, rate
+from divulge.wording import figure, known, rate
 
 if TYPE_CHECKING:
     from divulge.report import Report

@@ -20,7 +20,7 @@ from divulge.charts.look import (
     themed,
 )
 from divulge.errors import Unavailable
-from divulge.reporters.wording import clipped, figure, known, of_everyone, rate, score_attack
+from divulge.wording import clipped, figure, known, of_everyone, rate, score_attack
 
 if TYPE_CHECKING:
     from divulge.comparison import Comparison

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from divulge.reporters.wording import clipped
+from divulge.wording import clipped
 
 if TYPE_CHECKING:
     import altair as alt

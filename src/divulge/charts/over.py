@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from divulge.charts.look import MEMBER, MUTED, OTHER, PERCENT, WIDTH, Chart, distinct, inline, span, themed
 from divulge.errors import Unavailable
-from divulge.reporters.wording import clipped, figure, known
+from divulge.wording import clipped, figure, known
 
 if TYPE_CHECKING:
     from divulge.report import Row

@@ -13,8 +13,7 @@ from divulge.charts.look import (
     themed,
 )
 from divulge.errors import Unavailable
-from divulge.reporters.runs import change
-from divulge.reporters.wording import known, rate
+from divulge.wording import change, known, rate
 
 if TYPE_CHECKING:
     from divulge.comparison import Comparison

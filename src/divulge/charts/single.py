@@ -23,7 +23,7 @@ from divulge.charts.look import (
 )
 from divulge.errors import Unavailable
 from divulge.metrics import NAN
-from divulge.reporters.wording import (
+from divulge.wording import (
     MARKS,
     clipped,
     figure,

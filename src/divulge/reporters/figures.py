@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from divulge.metrics import Estimate
 from divulge.report import Report, Row
-from divulge.reporters.wording import figure, known, most_urgent, of_everyone, rate, score_attack
+from divulge.wording import figure, known, most_urgent, of_everyone, rate, score_attack
 
 
 class Figure(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from divulge.reporters.wording import clipped
+from divulge.wording import clipped
 
 NAME, TEXT = 60, 400
 """Terminal columns at most of a name and of a text."""

@@ -3,8 +3,8 @@
 from divulge.codes import CODES
 from divulge.report import Report
 from divulge.reporters.figures import main_figures, told_findings
-from divulge.reporters.wording import clipped, why, worded
 from divulge.slices import EVERYONE
+from divulge.wording import clipped, why, worded
 
 SHOWN = 10
 """Annotations of one kind that GitHub shows of a step."""

@@ -19,7 +19,9 @@ from divulge.codes import CODES
 from divulge.errors import DivulgeError, Unavailable
 from divulge.reporters import svg, tables
 from divulge.reporters.tables import NAME, TEXT, Table
-from divulge.reporters.wording import (
+from divulge.slices import EVERYONE
+from divulge.version import VERSION
+from divulge.wording import (
     BOUND_NOTE,
     MARKS,
     SAYS_NOT,
@@ -35,8 +37,6 @@ from divulge.reporters.wording import (
     why,
     worded,
 )
-from divulge.slices import EVERYONE
-from divulge.version import VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment

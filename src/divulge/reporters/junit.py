@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 
 from divulge.report import Report, Row, Verdict
 from divulge.reporters.figures import main_figures, told_findings
-from divulge.reporters.wording import (
+from divulge.slices import EVERYONE
+from divulge.wording import (
     clipped,
     figure,
     gate_label,
@@ -28,7 +29,6 @@ from divulge.reporters.wording import (
     why,
     worded,
 )
-from divulge.slices import EVERYONE
 
 NAME, TEXT = 120, 1_000
 

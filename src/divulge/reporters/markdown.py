@@ -13,7 +13,7 @@ from divulge.errors import InputError
 from divulge.report import Report, Row, Verdict
 from divulge.reporters.figures import Figure, main_figures, told_findings
 from divulge.reporters.gfm import code, heading, prose, row
-from divulge.reporters.wording import (
+from divulge.wording import (
     BOUND_NOTE,
     MARKS,
     SAYS_NOT,

@@ -11,7 +11,7 @@ from divulge.errors import InputError
 from divulge.report import Report, Verdict
 from divulge.reporters.figures import Figure, main_figures
 from divulge.reporters.gfm import code, heading, prose, row
-from divulge.reporters.wording import MARKS, SAYS_NOT, clipped, known, model_name, rate, why, worded
+from divulge.wording import MARKS, SAYS_NOT, clipped, known, model_name, rate, why, worded
 
 NAME = 120
 

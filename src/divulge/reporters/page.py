@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from divulge.reporters.wording import clipped, printable
+from divulge.wording import clipped, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from divulge.codes import CODES
 from divulge.report import Report, Row
 from divulge.reporters.figures import main_figures, told_findings
-from divulge.reporters.wording import clipped, known, why, worded
+from divulge.wording import clipped, known, why, worded
 
 NAME, TEXT = 120, 1_000
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from divulge.charts.look import PALETTE
-from divulge.reporters.wording import printable
+from divulge.wording import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup

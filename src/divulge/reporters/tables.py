@@ -8,9 +8,10 @@ from divulge.charts import crowd
 from divulge.charts.look import distinct
 from divulge.charts.single import band_name
 from divulge.metrics import NAN
-from divulge.reporters.runs import change, pairings, run_label
-from divulge.reporters.wording import (
+from divulge.reporters.pairings import pairings
+from divulge.wording import (
     MARKS,
+    change,
     clipped,
     figure,
     gate_label,
@@ -20,6 +21,7 @@ from divulge.reporters.wording import (
     of_everyone,
     p_text,
     rate,
+    run_label,
     score_attack,
     worded,
     worst_slices,
@@ -149,9 +151,14 @@ def distribution(report: Report) -> Table:
     return Table(f"Scores of {clipped(attack, NAME)}", headings, rows)
 
 
+_ELSEWHERE = ("score", "tail_tpr", "tail_lift", "tpr", "achieved_fpr", "ppv", "max_advantage", "balanced_accuracy")
+
+
 def attacks(report: Report) -> Table:
-    """What became of each attack, and its figures."""
+    """What became of each attack, and its figures, those that a user defined among them."""
     metrics = {"auc": "AUC", "advantage": "advantage, cross-fitted", "epsilon": "empirical ε, lower bound"}
+    own = dict.fromkeys(str(row["metric"]) for row in report.rows("results") if row["attack"] != "(model)")
+    metrics |= {metric: clipped(metric, 40) for metric in own if metric not in (*metrics, *_ELSEWHERE)}
     found = {metric: of_everyone(report, metric) for metric in metrics}
     shown = [metric for metric in metrics if found[metric]]
     rows = []

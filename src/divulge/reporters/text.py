@@ -13,7 +13,8 @@ from divulge.codes import CODES
 from divulge.metrics import Estimate
 from divulge.report import Report, Row, Verdict
 from divulge.reporters.page import Page
-from divulge.reporters.wording import (
+from divulge.slices import EVERYONE
+from divulge.wording import (
     BOUND_NOTE,
     MARKS,
     SAYS_NOT,
@@ -34,7 +35,6 @@ from divulge.reporters.wording import (
     worded,
     worst_slices,
 )
-from divulge.slices import EVERYONE
 
 if TYPE_CHECKING:
     pass

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from divulge.report import Row, Verdict
 from divulge.reporters.page import Page
-from divulge.reporters.runs import change, pairings, run_figure, run_label
+from divulge.reporters.pairings import pairings
 from divulge.reporters.text import STYLES
-from divulge.reporters.wording import MARKS, rate, worded
+from divulge.wording import MARKS, change, rate, run_figure, run_label, worded
 
 if TYPE_CHECKING:
     from divulge.comparison import Comparison

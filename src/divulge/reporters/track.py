@@ -18,7 +18,7 @@ from divulge.comparison import best_auc
 from divulge.errors import InputError
 from divulge.metrics import Estimate
 from divulge.report import Report
-from divulge.reporters.wording import known, worst_slices
+from divulge.wording import known, worst_slices
 
 Figures = Mapping[str, float]
 

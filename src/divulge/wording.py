@@ -214,6 +214,42 @@ def most_urgent(report: Report) -> list[Row]:
     return sorted((row for row in report.findings if not row["waived"]), key=urgency)
 
 
+# --------------------------------------------------------------------------------------------------- several runs
+
+_OF_RUNS = {
+    "score": "score",
+    "auc": "AUC, best attack",
+    "member_accuracy": "right on members",
+    "nonmember_accuracy": "right on others",
+}
+
+
+def run_label(row: Row) -> str:
+    """What a row of a comparison is the figure of.
+
+    >>> run_label({"metric": "tail_lift", "fpr": 0.01})
+    'lift at 1 % FPR'
+    """
+    return f"lift at {rate(row['fpr'])} FPR" if known(row["fpr"]) else _OF_RUNS.get(row["metric"], str(row["metric"]))
+
+
+def run_figure(row: Row) -> str:
+    """A run's figure with its interval."""
+    return figure(row["metric"], row["value"], row["low"], row["high"])
+
+
+def change(row: Row) -> str:
+    """A difference to the first run with its sign; percentages as points; empty where there is none.
+
+    >>> change({"metric": "score", "difference": 0.1, "diff_low": 0.05, "diff_high": 0.15})
+    '+0.100 [0.050, 0.150]'
+    """
+    if not known(row["difference"]):
+        return ""
+    text = figure(row["metric"], row["difference"], row["diff_low"], row["diff_high"]).replace(" %", "", 1)
+    return text if text.startswith("-") else f"+{text}"
+
+
 # ----------------------------------------------------------------------------------------------------------- gates
 
 
