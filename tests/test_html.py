@@ -398,7 +398,7 @@ ODD = {
         {
             "verdict": "not measurable needs 200 non-members at FPR 0.05, has 60",
             "people": "The share of members who can be told is not measurable: needs 200 non-members at FPR 0.05",
-            "gates": "? INCONCLUSIVE: needs 100,000 non-members",
+            "gates": "? INCONCLUSIVE: needs 200 non-members",
             "roc": "Rates at few false alarms are not measurable: needs 200 non-members",
         },
     ),
