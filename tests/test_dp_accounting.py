@@ -97,6 +97,7 @@ def test_noise_for_keeps_epsilon_and_wastes_little(target) -> None:
 @pytest.mark.parametrize(
     ("noise", "rate", "steps", "delta", "word"),
     [
+        (1e-3, 0.01, 10, 1e-5, "states nothing"),
         (0.0, 0.01, 10, 1e-5, "infinite"),
         (-1.0, 0.01, 10, 1e-5, "infinite"),
         (math.nan, 0.01, 10, 1e-5, "infinite"),

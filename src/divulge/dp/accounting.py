@@ -215,6 +215,8 @@ def _epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
     dp = needed("dp_accounting", "accounting")
     if steps == 0:
         return 0.0
+    if noise < SMALLEST_NOISE:  # the losses would fill the memory
+        raise InputError("DV501", f"noise {noise:g}: epsilon is in the 100,000s, and states nothing. Give 0.3 or more.")
     if rate == 1:  # Gaussian noise composes exactly
         return float(dp.get_epsilon_gaussian(noise / math.sqrt(steps), delta))
 
