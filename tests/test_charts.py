@@ -260,7 +260,7 @@ ABSENT = {
     "distributions": (lambda: without(reports.leaking(), "distribution"), "no distribution of scores of 'loss'"),
     "records": (lambda: without(reports.leaking(), "records"), "an older run file"),
     "attacks": (without_aucs, "no AUC was asked for"),
-    "tradeoff": (lambda: compare(reports.loss_only(), reports.loss_only()), "needs two runs or more with a score"),
+    "tradeoff": (lambda: compare(reports.loss_only(), reports.loss_only()), "needs two runs or more with a valid test"),
     "rocs": (lambda: compare(*[without(reports.leaking(), "curve")] * 2), "no run holds a ROC curve"),
 }
 
@@ -371,3 +371,23 @@ def encoded(spec: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(spec, list):
         for part in spec:
             yield from encoded(part)
+
+
+def test_the_gates_that_are_shown_are_the_nearest_to_their_limits() -> None:
+    own = reports.outputs_report(0.0, controls=())
+    high = own.estimate("advantage", attack="loss").high
+    judged = own.judged(
+        divulge.Policy.from_mapping({"gate": {"score": {"max": 0.9}, "advantage": {"max": high + 0.05}}})
+    )
+    rows = judged.rows("gates")
+    assert [row["outcome"] for row in rows] == ["PASS", "PASS"]
+    many = divulge.report.table_of("gates", [rows[0]] * 13 + [rows[1]])
+    told = charts.gates(replace(judged, tables={**judged.tables, "gates": many})).to_dict()["description"]
+    assert "14 PASS" in told and "Shown are the worst 12. advantage" in told
+
+
+@pytest.mark.parametrize("worst", [0, -1])
+def test_a_number_of_slices_below_one_is_refused(worst) -> None:
+    with pytest.raises(divulge.InputError) as error:
+        charts.slices(reports.leaking(), worst=worst)
+    assert error.value.code == "DV061"

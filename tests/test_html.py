@@ -502,10 +502,31 @@ def test_twelve_runs_are_shown_and_told_apart_whatever_they_are_called() -> None
 def test_runs_without_scores_are_compared_in_true_words() -> None:
     own = loss_report(n=20)
     text = compare(own, own, names=("one", "two")).to_html()
-    assert "needs two runs or more with a score and an accuracy" in words(text, "tradeoff").lower()
+    assert "needs two runs or more with a valid test" in words(text, "tradeoff").lower()
     assert not re.search(r"\bnan\b|\bNone\b", words(text))
 
 
 def test_a_page_does_not_say_where_it_was_made() -> None:
     for text in pages().values():
         assert str(Path.cwd()) not in text and str(Path.home()) not in text
+
+
+def test_a_run_whose_test_is_invalid_is_no_result_among_others() -> None:
+    text = compare(reports.invalid(), reports.leaking(), reports.sound(), names=("broken", "leaks", "holds")).to_html()
+    said = words(text, "tradeoff")
+    assert "The lowest score is that of holds" in said and "Left out: 1 of 3 runs, whose test is invalid" in said
+    assert "the figures on this page say nothing about the model" in words(text, "verdicts")
+    assert "the baseline's test is INVALID" in words(reports.leaking().to_html(baseline=reports.invalid()), "baseline")
+    page = reports.invalid().to_html()
+    for section in ("people", "records"):
+        assert "it says nothing about people" in words(page, section)
+
+
+def test_what_is_no_report_is_refused() -> None:
+    for arguments in (
+        {"baseline": compare(reports.leaking(), reports.sound())},
+        {"series": [reports.leaking(), reports.sound()]},
+    ):
+        with pytest.raises(divulge.InputError) as error:
+            reports.leaking().to_html(**arguments)
+        assert error.value.code == "DV061"

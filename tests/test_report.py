@@ -535,3 +535,33 @@ def test_check_raises_the_control_that_makes_a_report_invalid():
 )
 def test_verdicts_have_their_exit_codes(verdict, code):
     assert Verdict(verdict).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("tables", "controls", "status"), "fine"),
+        (("tables", "findings", "severity"), "grave"),
+        (("tables", "gates", "outcome"), "MAYBE"),
+        (("tables", "curve", "fpr"), None),
+        (("tables", "records", "members"), 10**400),
+        (("meta", "data"), {"members": 1}),
+        (("meta", "slices"), 5),
+        (("meta", "attacks"), []),
+    ],
+)
+def test_what_no_reader_could_show_is_damage(place, value, report):
+    body = json.loads(report.judged(divulge.Policy.from_mapping({"gate": {"score": {"max": 0.0}}})).to_json())
+    *outer, last = place
+    table = body
+    for key in outer:
+        table = table[key]
+    if place[0] == "tables":
+        cells = table[last]
+        count = len(cells["codes"]) if isinstance(cells, dict) else len(cells)
+        table[last] = [value] * count
+    else:
+        table[last] = value
+    with pytest.raises(InputError) as error:
+        Report.from_json(json.dumps(body))
+    assert error.value.code == "DV055"

@@ -75,9 +75,13 @@ def naive_tail_value(several, fpr: float) -> float:
     for name in names:
         roc = several[name]
         for half in (0, 1):
-            k = math.floor(fpr * int(roc.nonmembers[half]) + 1e-9)
-            allowed = [at for at in range(len(roc.thresholds)) if roc.fp[half, at] <= k]
-            tprs[name].append(roc.tp[half, max(allowed)] / roc.members[half])
+            rank = fpr * (int(roc.nonmembers[half]) + 1) - 1  # above it an expected FPR of just this
+            below, above = (
+                max(at for at in range(len(roc.thresholds)) if roc.fp[half, at] <= k)
+                for k in (math.floor(rank), math.floor(rank) + 1)
+            )
+            found = roc.tp[half, below] + (rank % 1) * (int(roc.tp[half, above]) - int(roc.tp[half, below]))
+            tprs[name].append(found / roc.members[half])
     measured = []
     for half in (0, 1):
         best = max(names, key=lambda name: tprs[name][1 - half])
@@ -101,11 +105,31 @@ def test_tail_shares_its_error_over_the_attacks_below_and_not_above():
     assert tail.tpr.high == pytest.approx(max(highs))
 
 
-def test_lift_is_tpr_over_chance():
+def test_lift_is_tpr_over_fpr_with_its_ends():
     tail = selection.tail_at(rocs(8), 0.01, ERROR)
-    assert tail.lift.value == pytest.approx(tail.tpr.value / (6 / 501))  # half of 1,000: k = 5, so (k + 1) / (N + 1)
-    assert tail.lift.low == pytest.approx(tail.tpr.low / 0.01)
-    assert tail.lift.high == pytest.approx(tail.tpr.high / 0.01)
+    assert [end / 0.01 for end in tail.tpr[:3]] == pytest.approx(tail.lift[:3])
+
+
+@pytest.mark.parametrize(("n", "fpr"), [(200, 0.05), (1000, 0.01), (1500, 0.01)])
+def test_an_attack_that_guesses_has_a_lift_of_one(n, fpr):
+    rng, member = np.random.default_rng(n), np.arange(2 * n) < n
+    lifts = []
+    for _ in range(300):
+        several = {"noise": exact(rng.normal(size=2 * n), member, rng.integers(0, 2, 2 * n))}
+        lifts.append(selection.tail_at(several, fpr, ERROR).lift.value)
+    assert abs(np.mean(lifts) - 1) < 4 * np.std(lifts) / math.sqrt(len(lifts))
+
+
+def test_an_interval_is_not_moved_to_meet_its_point():
+    """Members far above: the bounds are those of the rates, and no point lies outside."""
+    n = 1000
+    member = np.arange(2 * n) < n
+    scores = np.where(member, 6.0, 0.0) + np.random.default_rng(0).normal(size=2 * n)
+    several = {"loss": exact(scores, member, np.arange(2 * n) % 2)}
+    tail = selection.tail_at(several, 0.01, ERROR)
+    assert tail.lift.low == pytest.approx(float(metrics.tpr_bounds(several["loss"], 0.01, ERROR).low) / 0.01)
+    assert tail.lift.low > 98
+    assert tail.lift.low <= tail.lift.value <= tail.lift.high == 100
 
 
 def test_noise_is_lifted_once_on_average():

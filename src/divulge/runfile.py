@@ -57,9 +57,8 @@ def parsed(text: str, source: str) -> tuple[Mapping[str, Any], Mapping[str, Tabl
         for table in loaded.values():
             if len({len(cells) for cells in table.values()}) > 1:
                 raise ValueError("columns of different lengths")
-        confidence, sizes = body["meta"]["confidence"], body["meta"].get("data", {})
-        if not all(type(sizes.get(side, 0)) is int for side in ("members", "nonmembers")):
-            raise ValueError("data without numbers of members and non-members")
+        confidence = body["meta"]["confidence"]
+        _check_meta(body["meta"])
         if not _is_number(confidence) or not 0.5 <= confidence < 1:
             raise ValueError(f"a confidence of {confidence!r:.80}")
         if max(loaded.get("bounds", {}).get("row", ()), default=-1) >= len(loaded["results"]["value"]):
@@ -69,6 +68,20 @@ def parsed(text: str, source: str) -> tuple[Mapping[str, Any], Mapping[str, Tabl
     if missing:
         raise InputError("DV055", f"{source} is damaged: no table {missing[0]!r}")
     return {**body["meta"], "verdict": verdict.value}, loaded
+
+
+def _check_meta(meta: Mapping[str, Any]) -> None:
+    """What readers of a report rely on, where it is there."""
+    data = meta.get("data", {})
+    if data and not all(type(data.get(side)) is int and 0 <= data[side] < 2**63 for side in ("members", "nonmembers")):
+        raise ValueError("data without numbers of members and non-members")
+    lists = {"slices": meta.get("slices", []), **{f"data.{name}": data.get(name, []) for name in ("given", "columns")}}
+    for name, found in lists.items():
+        if type(found) is not list or not all(type(item) is str for item in found):
+            raise ValueError(f"{name} is no list of names")
+    attacks = meta.get("attacks", {})
+    if type(attacks) is not dict or not all(type(item) is str for item in attacks.values()):
+        raise ValueError("attacks is no mapping of names to texts")
 
 
 _NUMBERS = {"fpr", "prior", "value", "low", "high", "p", "limit", "threshold", "tpr", "start", "stop", "probability"}
@@ -96,7 +109,10 @@ def _unpacked(table: str, name: str, column: Any) -> list[Any]:
         cells = [[_number(item) for item in cell] for cell in column]
         right = all(len(cell) == len(LADDER) for cell in cells)
     elif name in _NUMBERS:
-        return [_number(cell) for cell in column]
+        numbers = [_number(cell) for cell in column]
+        if table == "curve" and name in ("tpr", "fpr") and not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{table}.{name} has gaps")
+        return numbers
     else:
         cells = column
         right = all(map(_KINDS.get(name, _is_text), cells))
@@ -114,13 +130,21 @@ def _is_text(cell: Any) -> bool:
 
 
 def _is_count(cell: Any) -> bool:
-    return type(cell) is int and cell >= 0
+    return type(cell) is int and 0 <= cell < 2**63
+
+
+def _one_of(*words: str) -> Callable[[Any], bool]:
+    return lambda cell: cell in words
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("members", "nonmembers", "checked", "row"), _is_count),
     "merged": lambda cell: type(cell) is list and all(type(name) is str for name in cell),
     "waived": lambda cell: type(cell) is bool,
+    "status": _one_of("ran", "skipped", "ok", "warning", "invalid", "not run"),
+    "severity": _one_of("fail", "warning", "info"),
+    "outcome": _one_of("PASS", "FAIL", "INCONCLUSIVE"),
+    "kind": _one_of("max", "max_increase"),
 }
 
 

@@ -6,6 +6,7 @@ on leak-free data do not look better than one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ from divulge.metrics import (
     Estimate,
     advantage_counts,
     advantage_estimate,
-    allowed_rank,
     too_few,
     tpr_bounds,
     undefined,
@@ -91,14 +91,14 @@ class Tail(NamedTuple):
 def tail_at(rocs: Mapping[str, Roc], fpr: float, error: float) -> Tail:
     """The best attack's TPR at one FPR; the interval holds the largest TPR of any of the attacks.
 
-    The value's attack is chosen on one half and its TPR measured on the other. The low end is the largest of the
-    attacks' low ends, each at error / attacks; the high end the largest of their high ends at error.
+    The value's attack is chosen on one half and its TPR measured on the other; lift is TPR / FPR. The low end is the
+    largest of the attacks' low ends, each at error / attacks; the high end the largest of their high ends at error.
 
     >>> from divulge.roc import exact
     >>> member, halves = np.arange(4000) < 2000, np.arange(4000) % 2
     >>> rocs = {"loss": exact(np.sin(np.arange(4000.0)) + 0.5 * member, member, halves)}
     >>> round(tail_at(rocs, 0.01, 0.05).lift.low, 1)
-    30.2
+    30.8
     """
     return tails_at(rocs, fpr, [error])[0]
 
@@ -118,26 +118,32 @@ def tails_at(rocs: Mapping[str, Roc], fpr: float, errors: Sequence[float]) -> li
     by_half = {name: _tpr_by_half(rocs[name], fpr) for name in names}
     measured = [by_half[max(names, key=lambda name: by_half[name][1 - half])][half] for half in range(HALVES)]
     value = float(np.mean(measured))
-    chance = float(np.mean([(allowed_rank(fpr, int(n)) + 1) / (int(n) + 1) for n in roc.nonmembers]))
     at = np.asarray(errors, float)
     lows = {name: tpr_bounds(rocs[name], fpr, at / len(names)).low for name in names}
     high = np.max([tpr_bounds(rocs[name], fpr, at).high for name in names], axis=0)
     tails = []
     for i in range(len(errors)):
         top = max(names, key=lambda name: (float(lows[name][i]), float(by_half[name].mean())))
-        tpr = Estimate(value, min(float(lows[top][i]), value), max(float(high[i]), value))
-        lift = value / chance
-        tails.append(Tail(tpr, Estimate(lift, min(tpr.low / fpr, lift), max(tpr.high / fpr, lift)), fpr, top))
+        # The bounds hold the population's; where the point lies outside, the point moves.
+        low, most = float(lows[top][i]), float(high[i])
+        tpr = Estimate(min(max(value, low), most), low, most)
+        tails.append(Tail(tpr, Estimate(tpr.value / fpr, tpr.low / fpr, tpr.high / fpr), fpr, top))
     return tails
 
 
 def _tpr_by_half(roc: Roc, fpr: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """(2,) TPR above the (k + 1)-th largest non-member of each half; both hold members and non-members."""
+    """(2,) TPR at this FPR in each half; both hold members and non-members.
+
+    Above the (k + 1)-th largest of n non-members a share (k + 1) / (n + 1) of the population's is expected. Two
+    neighbouring ranks are mixed so that it is the FPR that was asked for, and an attack that guesses has a TPR of that.
+    """
     tprs = np.zeros(HALVES)
     for half in range(HALVES):
-        k = allowed_rank(fpr, int(roc.nonmembers[half]))
-        at = min(int(np.searchsorted(roc.fp[half], roc.fp.dtype.type(k + 1))), len(roc.thresholds)) - 1
-        tprs[half] = roc.tp[half, at] / roc.members[half]
+        rank = max(fpr * (int(roc.nonmembers[half]) + 1) - 1, 0.0)
+        ranks = np.array([math.floor(rank), math.floor(rank) + 1], roc.fp.dtype)
+        at = np.minimum(np.searchsorted(roc.fp[half], ranks + 1), len(roc.thresholds)) - 1
+        lower, upper = roc.tp[half, at] / roc.members[half]
+        tprs[half] = lower + (rank - math.floor(rank)) * (upper - lower)
     return tprs
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from divulge.metrics import Estimate
@@ -95,6 +96,15 @@ def known(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
+def is_share(metric: str) -> bool:
+    """Whether a metric's values are written as percentages.
+
+    >>> is_share("tpr"), is_share("score")
+    (True, False)
+    """
+    return bool(_UNITS.get(metric, _Unit()).sign)
+
+
 def figure(metric: str, value: float, low: float, high: float) -> str:
     """A value with its interval as text; without an interval the value alone.
 
@@ -102,23 +112,32 @@ def figure(metric: str, value: float, low: float, high: float) -> str:
     '0.491 [0.432, 0.538]'
     >>> figure("tpr", 0.0123, 0.004, 0.02)
     '1.2 % [0.4, 2.0]'
+    >>> figure("ppv", 0.99998, 0.9999, 1.0)
+    '99.998 % [99.990, 100.000]'
     """
     if not known(value):
         return "not measurable"
     unit = _UNITS.get(metric, _Unit())
-    text = _written(value, unit, value) + unit.sign
-    if not (known(low) and known(high)):
-        return text
-    return f"{text} [{_written(low, unit, value)}, {_written(high, unit, value)}]"
+    ends = [low, high] if known(low) and known(high) else []
+    decimals = _decimals(unit, value, [value, *ends])
+    text, *rest = (_written(number * unit.factor, decimals) for number in (value, *ends))
+    return f"{text}{unit.sign}" + (f" [{', '.join(rest)}]" if rest else "")
 
 
-def _written(number: float, unit: _Unit, like: float) -> str:
-    """A number in a unit, with the decimals that suit the number `like`: two digits of a share below 1 %."""
+def _decimals(unit: _Unit, like: float, numbers: Sequence[float]) -> int:
+    """Decimals that suit the number `like`, two digits of a share below 1 %; more where a share would look certain."""
     decimals = unit.decimals
     if decimals is None:
         size = abs(like) * unit.factor
         decimals = 1 if size >= 1 or size == 0 else min(1 - math.floor(math.log10(size)), 6)
-    text = f"{number * unit.factor:.{decimals}f}"
+    if unit.sign:
+        while decimals < 6 and any(number < 1 and round(number * unit.factor, decimals) >= 100 for number in numbers):
+            decimals += 1
+    return decimals
+
+
+def _written(number: float, decimals: int) -> str:
+    text = f"{number:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
 
@@ -268,9 +287,12 @@ def gate_label(row: Row) -> str:
 
     >>> gate_label({"gate": "tail", "kind": "max", "limit": 10.0})
     'tail lift ≤ 10'
+    >>> gate_label({"gate": "tpr@0.01", "kind": "max", "limit": 0.05})
+    'tpr@0.01 ≤ 5 %'
     """
     more = " increase" if row["kind"] == "max_increase" else ""
-    return f"{'tail lift' if row['gate'] == 'tail' else clipped(row['gate'], 30)}{more} ≤ {row['limit']:g}"
+    limit = f"{100 * row['limit']:g} %" if is_share(gate_metric(row)) else f"{row['limit']:g}"
+    return f"{'tail lift' if row['gate'] == 'tail' else clipped(row['gate'], 30)}{more} ≤ {limit}"
 
 
 def gate_worst(row: Row, limit: int) -> str | None:

@@ -19,6 +19,7 @@ from divulge.charts.look import (
     themed,
 )
 from divulge.errors import Unavailable
+from divulge.report import Verdict
 from divulge.wording import figure, known
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ def tradeoff(comparison: Comparison) -> Chart:
         comparison: of `compare`: runs, epochs, noise levels.
 
     Raises:
-        Unavailable: fewer than two runs have both a score and an accuracy.
+        Unavailable: fewer than two runs whose test is valid have both a score and an accuracy.
     """
     import altair as alt
 
     points = _points(comparison)
     if len(points) < 2:
-        raise Unavailable("needs two runs or more with a score and an accuracy on held-out records")
+        raise Unavailable("needs two runs or more with a valid test, a score and an accuracy on held-out records")
     across = span([end for point in points for end in (point.left, point.right)], [])
     up = span([end for point in points for end in (point.low, point.high)], [0.0])
     x_scale, y_scale = alt.Scale(domain=across, nice=False, zero=False), alt.Scale(domain=up, nice=False, zero=False)
@@ -85,15 +86,22 @@ def tradeoff(comparison: Comparison) -> Chart:
         ),
     ]
     low, high = min(points, key=lambda point: point.score), max(points, key=lambda point: point.score)
-    said = f"Lower and further right is better. {low.run} leaks least ({_score(low)}), right on {_accuracy(low)} of "
-    said += "the held-out records"
-    said += "." if high is low else f"; {high.run} most ({_score(high)}), right on {_accuracy(high)}."
+    said = f"Lower and further right is better. The lowest score is that of {low.run} ({_score(low)}), right on "
+    said += f"{_accuracy(low)} of the held-out records"
+    said += "." if high is low else f"; the highest that of {high.run} ({_score(high)}), right on {_accuracy(high)}."
+    if high is not low and low.high >= high.low:
+        said += " Their intervals overlap."
+    if invalid := sum(verdict is Verdict.INVALID for verdict in comparison.verdicts):
+        said += f" Left out: {invalid} of {len(comparison.names)} runs, whose test is invalid."
     return themed(alt.layer(*layers).properties(width=WIDTH, height=HEIGHT), "tradeoff", said, said)
 
 
 def _points(comparison: Comparison) -> list[_Point]:
     found = []
-    for run, name in zip(comparison.names, distinct(comparison.names, 24), strict=True):
+    names = distinct(comparison.names, 24)
+    for run, name, verdict in zip(comparison.names, names, comparison.verdicts, strict=True):
+        if verdict is Verdict.INVALID:
+            continue  # its figures say nothing about the model
         own = {row["metric"]: row for row in comparison.rows() if row["run"] == run and not known(row["fpr"])}
         score, accuracy = own.get("score"), own.get("nonmember_accuracy")
         if score and accuracy and known(score["value"]) and known(accuracy["value"]):

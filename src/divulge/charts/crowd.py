@@ -22,7 +22,8 @@ class Crowd(NamedTuple):
     """What an attacker would say of 1,000 people at the tail's FPR; whole people, rounded from the expectation.
 
     prior: share of members among them. members, others: how many people are what. named_members, named_others: of
-    whom the attacker says "was in the training set". right: the share that is right of those named, with its interval.
+    whom the attacker says "was in the training set"; expected: both before rounding. right: the share that is right of
+    those named, with its interval.
     """
 
     prior: float
@@ -30,6 +31,7 @@ class Crowd(NamedTuple):
     others: int
     named_members: int
     named_others: int
+    expected: tuple[float, float]
     right: float
     low: float
     high: float
@@ -49,10 +51,11 @@ def crowds(report: Report) -> list[Crowd]:
     found = []
     for prior in PRIORS:
         members = round(PEOPLE * prior)
-        named = round(members * tail.tpr.value), round((PEOPLE - members) * tail.fpr)
+        expected = members * tail.tpr.value, (PEOPLE - members) * tail.fpr
+        named = round(expected[0]), round(expected[1])
         # Of those named p L / (p L + 1 - p) are members, where L is the lift: it rises with L, as its interval does.
         right, low, high = (prior * lift / (prior * lift + 1 - prior) if known(lift) else NAN for lift in tail.lift[:3])
-        found.append(Crowd(prior, members, PEOPLE - members, *named, right, low, high))
+        found.append(Crowd(prior, members, PEOPLE - members, *named, expected, right, low, high))
     return found
 
 

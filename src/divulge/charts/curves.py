@@ -115,7 +115,7 @@ def _about_roc(report: Report, limit: float) -> tuple[str, str]:
     aucs = ", ".join(
         f"{clipped(name, NAME)} {figure('auc', *auc[:3])}" for name, auc in of_everyone(report, "auc").items()
     )
-    more = f" Left of a false-positive rate of {rate(limit)} the sample holds too few non-members."
+    more = f" Left of a false-positive rate of {100 * limit:.2g} % the sample holds too few non-members."
     return said, f"{said} Area under the curve (0.5 is chance): {aucs}.{more} The table below has the rates."
 
 

@@ -21,14 +21,16 @@ from divulge.charts.look import (
     span,
     themed,
 )
-from divulge.errors import Unavailable
+from divulge.errors import InputError, Unavailable
 from divulge.metrics import NAN
+from divulge.report import Verdict
 from divulge.wording import (
     MARKS,
     clipped,
     figure,
     gate_label,
     gate_metric,
+    is_share,
     known,
     of_everyone,
     rate,
@@ -141,6 +143,8 @@ def slices(report: Report, worst: int = WORST) -> Chart:
     Raises:
         Unavailable: no slice was measured.
     """
+    if worst < 1:
+        raise InputError("DV061", f"expected one slice or more to show, got worst={worst!r}")
     found = worst_slices(report)
     if not found:
         raise Unavailable("no slice was asked for, or none is large enough")
@@ -155,8 +159,8 @@ def slices(report: Report, worst: int = WORST) -> Chart:
     said = f"{above:,} of {len(found):,} slices leak credibly (interval above 0; all intervals hold together)."
     if not any(known(row["value"]) for row in found):
         said = f"No slice's score is measurable, of {len(found):,}."
-    if known(top["value"]):
-        said += f" Most exposed: {names[0]}, {figure('score', top['value'], top['low'], top['high'])}."
+    if above:
+        said += f" Highest lower end: {names[0]}, {figure('score', top['value'], top['low'], top['high'])}."
     cut = f" The picture shows the {len(shown)} with the highest lower ends." if len(found) > len(shown) else ""
     return themed(chart, "slices", said + cut, said + cut)
 
@@ -176,7 +180,7 @@ def gates(report: Report) -> Chart:
     if not rows:
         raise Unavailable("nothing was gated: there is no policy, or it has no gates")
     order = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
-    shown = sorted(rows, key=lambda row: order[row["outcome"]])[:12]
+    shown = sorted(rows, key=lambda row: (order[row["outcome"]], _room(row)))[:12]
     counted = ", ".join(
         f"{sum(row['outcome'] == outcome for row in rows)} {worded(outcome)}"
         for outcome in order
@@ -187,6 +191,12 @@ def gates(report: Report) -> Chart:
     each = "; ".join(f"{gate_label(row)}: {worded(row['outcome'])}" for row in shown)
     chart = alt.vconcat(*(_bullet(row) for row in shown), spacing=14)
     return themed(chart, "gates", said + cut, f"{said}{cut} {each}.")
+
+
+def _room(row: Row) -> float:
+    """How far below its limit a gate's figure credibly is, as a share of the limit; unmeasured: none."""
+    end = row["high"] if known(row["high"]) else row["limit"]
+    return float(row["limit"] - end) / (abs(row["limit"]) or 1.0)
 
 
 def _bullet(row: Row) -> Chart:
@@ -202,7 +212,8 @@ def _bullet(row: Row) -> Chart:
         f"{gate_label(row)}", subtitle=f"{mark}: {value}", fontSize=12, fontWeight="bold", offset=6, anchor="start"
     )
     color = {"FAIL": MEMBER, "PASS": OTHER, "INCONCLUSIVE": MUTED}[row["outcome"]]
-    axis = alt.Axis(tickCount=5, grid=False)
+    labels = PERCENT if is_share(metric) else "datum.label"
+    axis = alt.Axis(tickCount=5, grid=False, labelExpr=labels)
     base = {"low": row["low"], "high": row["high"], "value": row["value"], "limit": limit, "start": bottom, "end": top}
     chart = alt.Chart(inline([base]))
     x = alt.X("limit:Q", scale=scale, axis=axis, title=None)
@@ -227,8 +238,10 @@ def records(report: Report) -> Chart:
     """How far the members stand out, band by band: everyone a little, or a few people a lot?
 
     Raises:
-        Unavailable: the report holds no bands.
+        Unavailable: the report holds no bands, or the test is invalid.
     """
+    if report.verdict is Verdict.INVALID:
+        raise Unavailable("the test itself cannot be trusted, so it says nothing about people")
     rows = report.rows("records")
     measured = [row for row in rows if known(row["probability"])]
     if len(measured) < 2:

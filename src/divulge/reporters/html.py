@@ -16,7 +16,8 @@ from divulge import charts
 from divulge.charts import crowd
 from divulge.charts.look import QUESTIONS
 from divulge.codes import CODES
-from divulge.errors import DivulgeError, Unavailable
+from divulge.errors import DivulgeError, InputError, Unavailable
+from divulge.report import Verdict
 from divulge.reporters import svg, tables
 from divulge.reporters.tables import NAME, TEXT, Table
 from divulge.slices import EVERYONE
@@ -77,7 +78,16 @@ def render(report: Report, *, baseline: Report | None = None, series: Comparison
 
     Returns:
         HTML, the same bytes for the same report; under 1 MB with 1,000 slices.
+
+    Raises:
+        InputError: DV061, a baseline or a series of another type.
     """
+    from divulge.comparison import Comparison
+    from divulge.report import Report
+
+    if not isinstance(baseline, Report | None) or not isinstance(series, Comparison | None):
+        found = f"{type(baseline).__name__} and {type(series).__name__}"
+        raise InputError("DV061", f"expected a Report as baseline and a Comparison as series, got {found}")
     sections = [
         Section("verdict", "Verdict", f"{MARKS[report.verdict]} {worded(report.verdict)}"),
         _people(report),
@@ -206,7 +216,7 @@ READING = {
     ),
     "records": (
         "Records are put into bands by where they would stand among the non-members; thresholds are chosen on one half "
-        "and counted on the other."
+        "and counted on the other. Each interval is that of its band alone, at the thresholds that were found."
     ),
     "baseline": "Dots are the runs' figures, lines their intervals.",
     "tradeoff": "Each point is a run, with the intervals of both figures. The dashed line is chance.",
@@ -303,6 +313,10 @@ def _baseline(report: Report, earlier: Report | None) -> Section:
         both = compare(earlier, report, names=("baseline", "this run"))
     except DivulgeError as error:
         return Section("baseline", label, question, gap=f"The baseline cannot be shown: {error.message}.")
+    if Verdict.INVALID in both.verdicts:
+        whose = "this run's" if report.verdict is Verdict.INVALID else "the baseline's"
+        gap = f"Not shown: {whose} test is INVALID, and its figures say nothing about the model."
+        return Section("baseline", label, question, gap=gap)
     return _shown("baseline", label, charts.baseline, both, tables.comparison)
 
 

@@ -112,6 +112,8 @@ def _fitted(head: str, sections: list[_Section], limit: int) -> str:
 def _head(report: Report) -> str:
     verdict = report.verdict
     lines = [f"## {MARKS[verdict]} {worded(verdict)}: {why(report)}"]
+    if verdict is Verdict.INVALID:
+        lines.append("Until that is mended, the figures here say nothing about the model.")
     if model_name(report):
         lines.append(f"Model: {code(model_name(report))}")
     data = report.meta.get("data", {})

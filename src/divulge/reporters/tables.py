@@ -80,13 +80,15 @@ def people(report: Report) -> Table:
     rows = [
         [
             Cell(f"{one.members} of {crowd.PEOPLE:,}"),
-            Cell.whole(one.named_members),
-            Cell.whole(one.named_others),
+            *(Cell(f"{number:.1f}", (f"{number:.6g}",)) for number in one.expected),
             Cell.of("ppv", one.right, one.low, one.high),
         ]
         for one in crowd.crowds(report)
     ]
-    headings = [("were members", "left"), *_right("members named", "others named", "right when naming")]
+    headings = [
+        ("were members", "left"),
+        *_right("members named, expected", "others named, expected", "right when naming"),
+    ]
     return Table("Whom the attacker names, of 1,000 people", headings, rows)
 
 
