@@ -23,6 +23,8 @@ def pairings(comparison: Comparison) -> list[str]:
             said.append(f"{name} is unpaired: no evidence was given for it.")
             continue
         text = f"{pairing.members:,} members and {pairing.nonmembers:,} non-members are in both"
+        if not pairing.differences and pairing.reason and "are in both" in pairing.reason:
+            text = "in all"  # the reason says how many already
         if any(pairing.left_out):
             text += f", {pairing.left_out[0]:,} records of {first} and {pairing.left_out[1]:,} of {name} are left out"
         if pairing.crossed:
