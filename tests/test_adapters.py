@@ -146,6 +146,15 @@ def test_probabilities_are_not_called_logits(caplog):
     assert (evidence.kind, evidence.task) == ("probs", "multilabel")
 
 
+def test_a_sigmoid_a_class_and_one_label_a_record_are_no_logits(caplog):
+    sigmoids = lambda x: 1 / (1 + np.exp(-model(x)))  # noqa: E731
+    evidence = divulge.collect(sigmoids, *SIDES)
+    probs = sigmoids(everything(SIDES)[0])
+    assert (evidence.kind, evidence.task) == ("probs", "multiclass")
+    assert caplog.text.count("a probability of its own") == 1
+    np.testing.assert_allclose(evidence.outputs, probs / probs.sum(axis=1, keepdims=True), rtol=1e-5)
+
+
 def test_fractions_as_labels_are_a_regression():
     targets = [(x, x[:, :1] * 2.5) for x, _ in SIDES]
     assert divulge.collect(lambda x: x[:, :1], *targets).task == "regression"

@@ -73,6 +73,19 @@ def test_logits_are_those_of_the_last_layer(keras, head):
     np.testing.assert_allclose(model.predict(SIDES[0][0], verbose=0), before, atol=1e-6)
 
 
+def test_a_sigmoid_a_class_is_undone_only_for_several_labels_a_record(keras):
+    model = keras.Sequential([*body(keras), keras.layers.Dense(3, activation="sigmoid")])
+    logits = by_hand(keras, model)
+    probs = 1 / (1 + np.exp(-logits))
+    evidence = divulge.collect(model, *SIDES, batch_size=32)
+    assert (evidence.kind, evidence.task) == ("probs", "multiclass")
+    np.testing.assert_allclose(evidence.outputs, probs / probs.sum(axis=1, keepdims=True), atol=1e-5)
+    several = [(x, np.maximum(np.eye(3)[y], x[:, :3] > 1)) for x, y in SIDES]
+    evidence = divulge.collect(model, *several)
+    assert (evidence.kind, evidence.task) == ("logits", "multilabel")
+    np.testing.assert_allclose(evidence.outputs, logits, atol=1e-4)
+
+
 def test_a_saturated_softmax_is_undone_through_the_layer(keras):
     model = heads(keras)["softmax"]
     model.layers[-1].set_weights([weight * 300 for weight in model.layers[-1].get_weights()])

@@ -252,3 +252,72 @@ def test_a_slope_of_lightgbm_and_objectives_that_are_refused(require):
     for model in ranked:
         with pytest.raises(divulge.InputError, match=r"DV075 the model was trained for (lambdarank|rank:ndcg)"):
             divulge.collect(model, *SIDES[2])
+
+
+# ------------------------------------------------------------------------------------- outputs that are no logits
+
+
+def of_one_against_the_rest(probs):
+    return np.log(probs / probs.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, scaled])
+def test_margins_of_pairs_of_classes_are_refused(wrap):
+    model = fitted(wrap(svm.SVC(decision_function_shape="ovo")))
+    with pytest.raises(divulge.InputError, match=r"DV075 .*decision_function_shape='ovr'"):
+        divulge.collect(model, *SIDES[3])
+    assert divulge.collect(fitted(wrap(svm.SVC())), *SIDES[3]).kind == "logits"
+    assert divulge.collect(fitted(svm.SVC(decision_function_shape="ovo"), 2), *SIDES[2]).task == "binary"
+    assert divulge.collect(fitted(linear_model.RidgeClassifier()), *SIDES[3]).kind == "logits"
+
+
+def test_margins_of_more_pairs_than_classes_are_refused():
+    rng = np.random.default_rng(0)
+    sides = [(rng.normal(size=(80, 4)), np.arange(80) % 4) for _ in range(2)]
+    with pytest.raises(divulge.InputError, match=r"DV075 .*\(80, 6\) for 4 classes"):
+        divulge.collect(svm.SVC(decision_function_shape="ovo").fit(*sides[0]), *sides)
+
+
+def test_a_classifier_that_only_names_a_class_is_refused():
+    model = fitted(ensemble.VotingClassifier([("tree", tree.DecisionTreeClassifier())], voting="hard"))
+    with pytest.raises(divulge.InputError, match=r"DV075 .*VotingClassifier with neither.*voting='soft'"):
+        divulge.collect(model, *SIDES[3])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_a_random_forest_of_lightgbm_gives_probabilities(require, classes):
+    options = {"boosting_type": "rf", "bagging_freq": 1, "bagging_fraction": 0.7, "min_child_samples": 5}
+    model = fitted(require("lightgbm").LGBMClassifier(**options, n_estimators=4, verbose=-1, n_jobs=1), classes)
+    probs = model.predict_proba(everything(SIDES[classes])[0])
+    for one in (model, model.booster_):
+        evidence = divulge.collect(one, *SIDES[classes], batch_size=20)
+        assert evidence.kind == "probs"
+        np.testing.assert_allclose(evidence.outputs, probs[:, 1] if evidence.outputs.ndim == 1 else probs, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_one_against_the_rest_is_no_softmax(require, caplog):
+    lightgbm = require("lightgbm").LGBMClassifier(
+        objective="multiclassova", n_estimators=30, min_child_samples=5, verbose=-1, n_jobs=1
+    )
+    catboost = require("catboost").CatBoostClassifier(
+        iterations=30, loss_function="MultiClassOneVsAll", verbose=False, thread_count=1, allow_writing_files=False
+    )
+    for model in map(fitted, (lightgbm, catboost)):
+        caplog.clear()
+        evidence = divulge.collect(model, *SIDES[3], batch_size=20)
+        probs = model.predict_proba(everything(SIDES[3])[0])
+        assert evidence.kind == "probs" and caplog.text.count("a probability of its own") == 1
+        np.testing.assert_allclose(np.log(evidence.outputs), of_one_against_the_rest(probs), atol=1e-6)
+
+
+def test_several_labels_of_catboost_stay_logits(require):
+    x, y = SIDES[3][0]
+    several = np.stack((y == 0, y == 1, x[:, 0] > 0), axis=1).astype(int)
+    model = require("catboost").CatBoostClassifier(
+        iterations=5, loss_function="MultiLogloss", verbose=False, thread_count=1, allow_writing_files=False
+    )
+    evidence = divulge.collect(model.fit(x, several), (x, several), (x[:40], several[:40]))
+    assert (evidence.task, evidence.kind) == ("multilabel", "logits")
+    np.testing.assert_allclose(1 / (1 + np.exp(-evidence.outputs[:M])), model.predict_proba(x), atol=1e-6)

@@ -338,3 +338,19 @@ def test_lightning_modules_that_change_batches_on_the_device_are_refused(torch, 
 
 
 assert N < M  # the sides differ in length, so that none is taken for the other
+
+
+def test_a_sigmoid_a_class_is_undone_only_for_several_labels_a_record(torch, caplog):
+    model = network(torch, torch.nn.Sigmoid())
+    probs = by_hand(torch, model)
+    evidence = divulge.collect(model, *SIDES, batch_size=20)
+    assert evidence.kind == "probs" and caplog.text.count("a probability of its own") == 1
+    np.testing.assert_allclose(evidence.outputs, probs / probs.sum(axis=1, keepdims=True), atol=1e-6)
+    hot = [(x, np.eye(3)[y]) for x, y in SIDES]  # each label by itself, as the model has it
+    evidence = divulge.collect(model, *hot)
+    assert (evidence.kind, evidence.task) == ("probs", "multilabel")
+    np.testing.assert_allclose(evidence.outputs, probs, atol=1e-6)
+    several = [(x, np.maximum(y, x[:, :3] > 1)) for x, y in hot]
+    evidence = divulge.collect(model, *several)
+    assert (evidence.kind, evidence.task) == ("logits", "multilabel")
+    np.testing.assert_allclose(1 / (1 + np.exp(-evidence.outputs)), probs, atol=1e-6)

@@ -195,7 +195,7 @@ def people_table(report: Report) -> list[list[Any]]:
     for prior in (0.5, 0.1, 0.01) if told else ():
         members = round(1000 * prior)
         right = tuple(prior * lift / (prior * lift + 1 - prior) for lift in tail.lift[:3])
-        named = round(members * tail.tpr.value), round((1000 - members) * tail.fpr)
+        named = members * tail.tpr.value, (1000 - members) * tail.fpr
         rows.append([f"{members} of 1,000", *map(whole, named), Figure("ppv", right)])
     return rows
 
@@ -252,7 +252,7 @@ def slices_table(report: Report) -> list[list[Any]]:
 def records_table(report: Report) -> list[list[Any]]:
     return [
         [None, Figure("ppv", own(row, "probability", "low", "high")), whole(row["members"]), whole(row["nonmembers"])]
-        for row in report.rows("records")
+        for row in (report.rows("records") if report.verdict != "INVALID" else ())
     ]
 
 

@@ -137,6 +137,29 @@ def test_a_restored_state_brings_no_noise_back(jax) -> None:
     assert (np.asarray(once) != np.asarray(again)).all() and training.privacy().steps == 2
 
 
+@pytest.mark.parametrize("way", ["jit", "closed", "scan", "vmap", "data"])
+def test_a_traced_step_is_refused(jax, way) -> None:
+    """Its batch and noise would be constants of the compiled code, and its steps uncounted."""
+    (x, y), params = toy(), start(jax)
+    training, optimizer = private(steps=3)
+    state = optimizer.init(params)
+
+    def step(params):
+        return training.step(params, state, x, y)[0]
+
+    ways = {
+        "jit": lambda: jax.jit(step)(params),
+        "closed": lambda: jax.jit(lambda scale: step(params)["first"] * scale)(1.0),
+        "scan": lambda: jax.lax.scan(lambda params, _: (step(params), None), params, length=5),
+        "vmap": lambda: jax.vmap(step)(jax.tree.map(lambda part: part[None], params)),
+        "data": lambda: jax.jit(lambda x: training.step(params, state, x, y))(x),
+    }
+    with pytest.raises(InputError, match="outside jit/scan/vmap") as error:
+        ways[way]()
+    assert error.value.code == "DV503" and training.privacy().steps == 0
+    run(training, optimizer, params, (x, y), 3)
+
+
 def test_the_statement_counts_and_steps_end_where_declared(jax) -> None:
     training, optimizer = private(noise=0.8, steps=12)
     assert training.privacy().epsilon == 0

@@ -105,7 +105,13 @@ def collect(
         sides["members"] = sides["members"]._replace(blocks=chain([first], sides["members"].blocks))
         del first  # one batch at a time
         scored = {name: _scored(predictor, side, name, progress) for name, side in sides.items()}
+        apart = predictor.apart()
     kind = _kind(predictor, list(scored.values()))
+    if kind != "predictions" and _one_of_several(list(scored.values()), apart):
+        logger.warning(
+            "each class has a probability of its own (a sigmoid), and each record one label: outputs are probabilities"
+        )
+        scored, kind = {name: _normalised(side, apart) for name, side in scored.items()}, "probs"
     told: dict[str, dict[str, object]] = {
         name: {kind: side.outputs, "labels": side.labels} for name, side in scored.items()
     }
@@ -235,6 +241,40 @@ def _kind(predictor: Predictor, sides: Sequence[_Scored]) -> Literal["logits", "
         )
         return "probs"
     return "logits"
+
+
+def _one_of_several(sides: Sequence[_Scored], apart: bool) -> bool:
+    """Whether each of several columns is a probability of its own, while a record has one label, as a softmax has it.
+
+    Args:
+        sides: what was scored.
+        apart: whether the model says that a sigmoid of each column is undone; else their values tell.
+    """
+    if any(side.outputs.ndim != 2 for side in sides):
+        return False
+    hot = any(side.labels.shape[1:] not in ((), (1,)) for side in sides)
+    if hot:  # probabilities: with those Evidence can tell such labels from one-hot ones
+        return apart and all(bool((np.count_nonzero(side.labels, axis=1) == 1).all()) for side in sides)
+    unit = all(side.unit and bool((side.outputs.sum(axis=1) > 0).all()) for side in sides)
+    return apart or (unit and not all(side.sums for side in sides))
+
+
+def _normalised(side: _Scored, apart: bool) -> _Scored:
+    """Probabilities, of each column by itself if the labels have columns too, else such that each row sums to 1.
+
+    Args:
+        side: its outputs are what goes into a sigmoid if `apart`, else what comes out of one.
+        apart: see above.
+    """
+    outputs = side.outputs.astype(np.result_type(side.outputs.dtype, np.float32))
+    if apart:
+        outputs = -np.logaddexp(np.zeros((), outputs.dtype), -outputs)
+        if side.labels.shape[1:] in ((), (1,)):
+            outputs -= outputs.max(axis=1, keepdims=True)  # of confident records all columns may be near 0
+        outputs = np.exp(outputs)
+    if side.labels.shape[1:] in ((), (1,)):
+        outputs /= outputs.sum(axis=1, keepdims=True)
+    return side._replace(outputs=outputs)
 
 
 def _check_mode(predictor: Predictor, inputs: Any) -> None:

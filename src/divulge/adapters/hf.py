@@ -47,9 +47,11 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
     config = model.config
     names = [str(config.id2label[i]) for i in range(config.num_labels)]
     regression = config.problem_type == "regression" or config.num_labels == 1
-    with scoring(model) as forward:
-        yield Predictor(
-            lambda inputs: forward(ready(inputs)), kind="predictions" if regression else "logits", names=names
+    with scoring(model) as scorer:
+        yield scorer._replace(
+            predict=lambda inputs: scorer.predict(ready(inputs)),
+            kind="predictions" if regression else "logits",
+            names=names,
         )
 
 

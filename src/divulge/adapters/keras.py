@@ -25,7 +25,7 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
             stack.enter_context(evaluating(model))
         whole = _forward(model)
         last = _last(model)
-        cut = None
+        cut, apart = None, False
         if isinstance(last, keras.layers.Softmax):
             if getattr(model, "outputs", None) and last.output is model.outputs[0]:
                 cut = _forward(keras.Model(model.inputs, last.input))
@@ -35,9 +35,11 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
             stack.callback(setattr, last, "activation", activation)
             last.activation = keras.activations.linear
             cut = _forward(model)
-            if not gives(_numbers(cut(few)), probs):  # that layer is not what the model ends in
-                last.activation, cut = activation, None
-        yield Predictor(cut or whole)
+            logits = _numbers(cut(few))
+            apart = activation is keras.activations.sigmoid
+            if not gives(logits, probs):  # that layer is not what the model ends in
+                last.activation, cut, apart = activation, None, False
+        yield Predictor(cut or whole, apart=lambda: apart)
 
 
 def _last(model: Any) -> Any:

@@ -1,4 +1,5 @@
-"""LightGBM: Booster and the scikit-learn wrappers; raw scores, times the sigmoid's slope, are the logits."""
+"""LightGBM: Booster and the scikit-learn wrappers; raw scores, times the sigmoid's slope, are logits where they make the
+probabilities."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from divulge.adapters.predictor import Predictor
+import numpy as np
+
+from divulge.adapters.predictor import Predictor, gives
+from divulge.adapters.records import take
 from divulge.errors import InputError
 
 REGRESSIONS = ("regression", "huber", "fair", "poisson", "quantile", "mape", "gamma", "tweedie")
@@ -14,7 +18,7 @@ REGRESSIONS = ("regression", "huber", "fair", "poisson", "quantile", "mape", "ga
 
 @contextmanager
 def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
-    """A classifier's raw scores, a regressor's predictions, by the objective it was trained for."""
+    """A classifier's raw scores or else its probabilities (of a random forest), a regressor's predictions, by the objective it was trained for."""
     import lightgbm
 
     booster = model.booster_ if isinstance(model, lightgbm.LGBMModel) else model
@@ -23,7 +27,19 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
     slope = next((float(option[8:]) for option in options if option.startswith("sigmoid:")), 1.0)
     if objective in ("binary", "multiclass", "multiclassova", "cross_entropy", "custom"):
         classes = getattr(model, "classes_", None)
-        yield Predictor(lambda inputs: slope * model.predict(inputs, raw_score=True), classes=classes)
+
+        def raw(inputs: Any) -> Any:
+            return slope * model.predict(inputs, raw_score=True)
+
+        def probs(inputs: Any) -> Any:
+            # Not predict_proba: what it would give beside the raw scores of a function of one's own are those scores.
+            return model.predict_proba(inputs) if booster is not model else model.predict(inputs)
+
+        few = take(sample, slice(0, 64))
+        if objective == "custom" or gives(raw(few), np.asarray(probs(few))):
+            yield Predictor(raw, classes=classes, apart=lambda: objective == "multiclassova")
+        else:
+            yield Predictor(probs, kind="probs", classes=classes)
     elif objective.startswith(REGRESSIONS):
         yield Predictor(model.predict, kind="predictions")
     else:

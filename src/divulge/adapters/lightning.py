@@ -26,8 +26,8 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
         )
     # torch's own forward raises, Lightning's predict_step calls it: a step is for a model that has no forward.
     step = None if _own(model, "forward") else lambda inputs: model.predict_step(inputs, 0)
-    with scoring(model, step) as forward:
-        yield Predictor(forward)
+    with scoring(model, step) as predictor:
+        yield predictor
 
 
 def _own(model: Any, method: str) -> bool:

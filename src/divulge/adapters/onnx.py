@@ -22,7 +22,7 @@ DTYPES = {"float": np.float32, "double": np.float64, "float16": np.float16, "int
 def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
     """The output called logits, else the first with one row of floats a record, else a ZipMap's."""
     runtime = needed("onnxruntime", "onnx")
-    session = model if isinstance(model, runtime.InferenceSession) else _session(model, runtime)
+    session, sigmoids = (model, set()) if isinstance(model, runtime.InferenceSession) else _session(model, runtime)
     outputs = session.get_outputs()
     floats = [one for one in outputs if one.type in ("tensor(float)", "tensor(double)", "tensor(float16)")]
     maps = [one for one in outputs if one.type.startswith("seq(map(")]
@@ -46,14 +46,14 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
         return [row for part in parts for row in part][:n] if chosen in maps else np.concatenate(parts)[:n]
 
     if chosen not in maps:
-        yield Predictor(predict)
+        yield Predictor(predict, apart=lambda: chosen.name in sigmoids)
         return
     classes = list(run(sample if fixed is None else take(sample, np.zeros(fixed, np.int64)))[0])
     yield Predictor(lambda batch: _matrix(predict(batch), classes), kind="probs", classes=classes)
 
 
-def _session(model: Any, runtime: Any) -> Any:
-    """A session of a file or of a ModelProto, without the softmax or sigmoid that makes its last output."""
+def _session(model: Any, runtime: Any) -> tuple[Any, set[str]]:
+    """A session of a file or a ModelProto, without the softmax or sigmoid at its end; outputs that had a sigmoid."""
     path = os.fspath(model) if isinstance(model, str | os.PathLike) else None
     if path is not None and not os.path.isfile(path):
         raise InputError("DV030", f"expected an .onnx file, got {path!r}, which is none")
@@ -64,14 +64,16 @@ def _session(model: Any, runtime: Any) -> Any:
     ends = [(output, makers[output.name]) for output in proto.graph.output if output.name in makers]
     cut = [(output, node) for output, node in ends if node.op_type in HEADS]
     if not cut:
-        return runtime.InferenceSession(path or proto.SerializeToString(), providers=runtime.get_available_providers())
+        source = path or proto.SerializeToString()
+        return runtime.InferenceSession(source, providers=runtime.get_available_providers()), set()
     # A copy: the user's stays as it is.
     proto = onnx.load(path) if path is not None else onnx.ModelProto.FromString(proto.SerializeToString())
     for output in proto.graph.output:
         for end, node in cut:
             if output.name == end.name:
                 output.name = node.input[0]
-    return runtime.InferenceSession(proto.SerializeToString(), providers=runtime.get_available_providers())
+    session = runtime.InferenceSession(proto.SerializeToString(), providers=runtime.get_available_providers())
+    return session, {node.input[0] for _, node in cut if node.op_type == "Sigmoid"}
 
 
 def _fed(batch: Any, inputs: Any) -> dict[str, NDArray[Any]]:

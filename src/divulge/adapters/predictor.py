@@ -24,6 +24,7 @@ class Predictor(NamedTuple):
         kind: what they are. "logits" that turn out to be probabilities are called probs by `collect`.
         classes: the label values in the order of the columns, where the model knows them.
         names: the names of the columns: what labels are if they are text; ints are column numbers.
+        apart: whether the layer that was undone is a sigmoid of each column by itself; asked after `predict`.
 
     >>> Predictor(lambda x: x).kind
     'logits'
@@ -33,6 +34,7 @@ class Predictor(NamedTuple):
     kind: Literal["logits", "probs", "predictions"] = "logits"
     classes: Sequence[object] | None = None
     names: Sequence[str] | None = None
+    apart: Callable[[], bool] = lambda: False
 
 
 class Adapter(Protocol):
@@ -59,12 +61,13 @@ def needed(module: str, extra: str) -> Any:
         ) from error
 
 
-def gives(logits: object, probs: object) -> bool:
+def gives(logits: object, probs: object, *, apart: bool = True) -> bool:
     """Whether a softmax or sigmoid makes these probabilities of these logits: the test of an undone last layer.
 
     Args:
         logits: (b, c), (b, 1) or (b,).
         probs: the same shape, or (b, 2) beside (b,).
+        apart: whether a sigmoid of each of several columns will do: what fits several labels a record, and no others.
 
     >>> gives([[0.0, 0.0]], [[0.5, 0.5]]), gives([0.0], [[0.5, 0.5]]), gives([[3.0, 0.0]], [[0.5, 0.5]])
     (True, True, False)
@@ -74,7 +77,7 @@ def gives(logits: object, probs: object) -> bool:
         p = p[:, 1]
     if z.shape != p.shape or not z.size or not z.ndim:
         return False
-    candidates = [_sigmoid(z)]
+    candidates = [_sigmoid(z)] if apart or z.ndim == 1 or z.shape[1] == 1 else []
     if z.ndim == 2:
         e = np.exp(z - z.max(axis=1, keepdims=True))
         candidates.append(e / e.sum(axis=1, keepdims=True))

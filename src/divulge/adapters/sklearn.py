@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from divulge.adapters.predictor import Predictor, gives
 from divulge.adapters.records import take
@@ -15,6 +16,8 @@ from divulge.errors import InputError
 
 #: Methods whose values are logits for some estimators: those for which they give what predict_proba gives.
 LOGITS = ("decision_function", "predict_joint_log_proba")
+#: Share of records for which the highest margin must name the predicted class: SVC breaks ties of votes in its own way.
+AGREE = 0.9
 
 
 @contextmanager
@@ -34,6 +37,7 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
             f"{got}. Fit it first, or audit the outputs one by one",
         )
     if not hasattr(model, "predict_proba"):
+        _check_margins(model, sample, np.asarray(classes))
         yield Predictor(model.decision_function, classes=classes)
         return
     few = take(sample, slice(0, 64))
@@ -41,10 +45,37 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
     candidates = [getattr(model, name) for name in LOGITS if hasattr(model, name)]
     candidates += [method for method in [_network(model)] if method]
     for method in candidates:
-        if gives(method(few), probs):
-            yield Predictor(method, classes=classes)
+        logits = method(few)
+        if gives(logits, probs):
+            apart = not gives(logits, probs, apart=False)
+            yield Predictor(method, classes=classes, apart=lambda: apart)
             return
     yield Predictor(model.predict_proba, kind="probs", classes=classes)
+
+
+def _check_margins(model: Any, sample: Any, classes: NDArray[Any]) -> None:
+    """Refuse margins that are not one a class: those of pairs of classes would be read as if they were."""
+    name = type(model).__name__
+    if not hasattr(model, "decision_function"):
+        raise InputError(
+            "DV075",
+            f"expected a classifier with predict_proba or decision_function, got {name} with neither: it only names "
+            "a class. Give it probabilities (a VotingClassifier: voting='soft'; else wrap it in CalibratedClassifierCV)",
+        )
+    margins, named = np.asarray(model.decision_function(sample)), np.asarray(model.predict(sample))
+    if named.ndim != 1 or not len(named):  # several labels a record: a margin each
+        return
+    several = margins.ndim == 2 and margins.shape[1] > 1
+    if (margins.shape[1] if several else 2) == len(classes):
+        highest = margins.argmax(axis=1) if several else (margins.reshape(-1) > 0).astype(np.int64)
+        if np.mean(classes[highest] == named) >= AGREE:
+            return
+    raise InputError(
+        "DV075",
+        f"expected a margin for each class, the highest where {name} predicts it, got margins of shape "
+        f"{margins.shape} for {len(classes)} classes that name other classes than its predict: those of pairs of "
+        "classes. Set decision_function_shape='ovr', or give it probabilities (CalibratedClassifierCV)",
+    )
 
 
 def _network(model: Any) -> Callable[[Any], Any] | None:

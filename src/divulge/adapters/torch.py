@@ -14,13 +14,13 @@ from divulge.adapters.predictor import Predictor
 @contextmanager
 def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
     """A module's outputs, its `logits` where it gives a mapping or an object with that name."""
-    with scoring(model) as forward:
-        yield Predictor(forward)
+    with scoring(model) as predictor:
+        yield predictor
 
 
 @contextmanager
-def scoring(model: Any, call: Callable[[Any], Any] | None = None) -> Iterator[Callable[[Any], Any]]:
-    """A function from a batch of inputs to logits; at the end the module is as it was before.
+def scoring(model: Any, call: Callable[[Any], Any] | None = None) -> Iterator[Predictor]:
+    """From a batch of inputs to logits; at the end the module is as it was before.
 
     Args:
         model: a torch.nn.Module.
@@ -32,15 +32,17 @@ def scoring(model: Any, call: Callable[[Any], Any] | None = None) -> Iterator[Ca
     weights = list(chain(model.parameters(), model.buffers()))
     device = weights[0].device if weights else torch.device("cpu")
     dtype = next((one.dtype for one in weights if one.is_floating_point()), torch.float32)
-    last: list[tuple[Any, Any]] = []  # what went into the softmax or sigmoid that ran last, and what came out
+    last: list[tuple[Any, Any, Any]] = []  # the softmax or sigmoid that ran last, what went into it, what came out
+    apart = False
 
     def keep(module: Any, given: Any, made: Any) -> None:
-        last[:] = [(given[0], made)] if given else []
+        last[:] = [(module, given[0], made)] if given else []
 
     heads = (torch.nn.Softmax, torch.nn.LogSoftmax, torch.nn.Sigmoid, torch.nn.LogSigmoid)
     hooks = [module.register_forward_hook(keep) for module in model.modules() if isinstance(module, heads)]
 
     def forward(inputs: Any) -> Any:
+        nonlocal apart
         last.clear()
         # Not inference_mode: what a module keeps from such a pass could not be trained with afterwards.
         with torch.no_grad():
@@ -48,13 +50,17 @@ def scoring(model: Any, call: Callable[[Any], Any] | None = None) -> Iterator[Ca
             outputs = logits_of(call(inputs) if call else _called(model, inputs))
         if not isinstance(outputs, torch.Tensor):
             return outputs  # several, which the caller refuses
-        outputs = _before(*last[0], outputs) if last else outputs
+        if last:
+            head, given, made = last[0]
+            before = _before(given, made, outputs)
+            apart = before is not outputs and isinstance(head, torch.nn.Sigmoid | torch.nn.LogSigmoid)
+            outputs = before
         last.clear()
         return outputs[None] if outputs.ndim == 0 else outputs  # a batch of one, squeezed
 
     try:
         with evaluating(model):
-            yield forward
+            yield Predictor(forward, apart=lambda: apart)
     finally:
         for hook in hooks:
             hook.remove()

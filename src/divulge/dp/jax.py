@@ -33,7 +33,8 @@ class Private(NamedTuple):
 
     Attributes:
         step: (params, optimizer state, *data) -> (params, optimizer state). Draws its own batch from the data, arrays
-            (or pytrees of them) with a row a record.
+            (or pytrees of them) with a row a record. Call it from Python: it is compiled already, and inside jit, scan
+            or vmap, where one batch and one noise would be drawn for all calls, it refuses (DV503).
         privacy: states (epsilon, delta) of all calls of `step`, whatever became of their results.
 
     >>> Private._fields
@@ -82,8 +83,8 @@ def private(
         chunk: records whose gradients are held at once; None: enough for nearly every batch.
 
     Raises:
-        InputError: DV501 parameters that nothing can be stated for; DV504, DV505 from a step: data that are not
-            `records` rows; more steps than declared.
+        InputError: DV501 parameters that nothing can be stated for; DV503, DV504, DV505 from a step: a call inside
+            jit, scan or vmap; data that are not `records` rows; more steps than declared.
     """
     jax_privacy = needed("jax_privacy", "dp-jax")
     import dp_accounting
@@ -119,6 +120,15 @@ def private(
 
     def step(params: Any, state: Any, *data: Any) -> tuple[Any, Any]:
         nonlocal taken
+        # The zero tells of a jit around the call that reaches none of its arguments: all that JAX makes there is traced.
+        for part in jax.tree.leaves((params, state, data, jax.numpy.zeros(()))):
+            if isinstance(part, jax.core.Tracer):
+                raise InputError(
+                    "DV503",
+                    "expected a call from Python, got one traced by jit, scan, vmap or another transformation, which "
+                    "would repeat one batch and one noise and count one step. Call step outside jit/scan/vmap: it "
+                    "draws its batch and counts in Python, and is compiled already.",
+                )
         if steps is not None and taken >= steps:
             raise InputError("DV505", f"{steps} steps were declared, and this is one more.")
         for part in jax.tree.leaves(data):
