@@ -5,6 +5,8 @@ Both are counts of many records, never a record's own figure.
 
 from __future__ import annotations
 
+import operator
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from divulge.selection import select
 from divulge.slices import EVERYONE
 
 BINS = 30
+_LOOKS = 4097
 _OUTSIDE = 0.005  # share of the rows that may lie in each of the two open bins
 BANDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5)  # shares of the non-members that score higher
 
@@ -56,13 +59,15 @@ def distribution(roc: Roc, bins: int = BINS) -> Distribution:
 
 def _scales(roc: Roc, bins: int) -> list[NDArray[np.float64]]:
     """Inner edges, rising, of each scale that suits the scores."""
-    infinite = np.finfo(roc.thresholds.dtype).max  # +inf counts as the largest number
-    finite = np.isfinite(roc.thresholds) & (roc.thresholds < infinite)
-    above = (roc.tp_all + roc.fp_all)[finite]
-    scores = roc.thresholds[finite].astype(np.float64)
-    if len(scores) < 2:
+    first = _at_or_above(roc, float(np.finfo(roc.thresholds.dtype).max))  # +inf counts as the largest number
+    last = _at_or_above(roc, -float(np.finfo(roc.thresholds.dtype).max))
+    if last - first < 2:
         return [np.zeros(0)]
+    # A few thousand of millions of thresholds say well enough where the open bins begin.
+    at = np.unique(np.linspace(first, last - 1, _LOOKS).astype(np.int64))
+    scores = roc.thresholds[at].astype(np.float64)
     total = roc.n_members + roc.n_nonmembers
+    above = roc.tp[:, at].sum(axis=0, dtype=np.int64) + roc.fp[:, at].sum(axis=0, dtype=np.int64)
     places = np.searchsorted(above, [_OUTSIDE * total, (1 - _OUTSIDE) * total])
     top, bottom = scores[np.minimum(places, len(scores) - 1)]
     if not bottom < top:
@@ -75,10 +80,15 @@ def _scales(roc: Roc, bins: int) -> list[NDArray[np.float64]]:
     return scales
 
 
+def _at_or_above(roc: Roc, score: float) -> int:
+    """How many thresholds are at or above a score. Not numpy's search, which would copy what falls instead of rises."""
+    return bisect_right(roc.thresholds, -score, key=operator.neg)
+
+
 def _counted(roc: Roc, inner: NDArray[np.float64]) -> Distribution:
-    at_or_above = len(roc.thresholds) - np.searchsorted(roc.thresholds[::-1], inner) - 1
-    ends = np.concatenate(([len(roc.thresholds) - 1], at_or_above, [0]))
-    members, nonmembers = (-np.diff(counts[ends]).astype(np.int64) for counts in (roc.tp_all, roc.fp_all))
+    at_or_above = [_at_or_above(roc, float(edge)) - 1 for edge in inner]
+    ends = np.array([len(roc.thresholds) - 1, *at_or_above, 0])
+    members, nonmembers = (-np.diff(counts[:, ends].sum(axis=0, dtype=np.int64)) for counts in (roc.tp, roc.fp))
     return Distribution(np.append(NAN, inner), np.append(inner, NAN), members, nonmembers)
 
 
