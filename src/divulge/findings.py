@@ -13,6 +13,7 @@ from divulge.codes import CODES
 from divulge.report import Row
 from divulge.roc import Roc
 from divulge.slices import EVERYONE
+from divulge.wording import figure, rate
 
 
 def leaks_by_score(results: Sequence[Row]) -> list[Row]:
@@ -35,9 +36,10 @@ def leaks_of_all(rocs: Mapping[str, Roc], carried: Sequence[float], error: float
     for fpr in carried:
         tail = selection.tail_at(rocs, fpr, error / tests)
         if tail.tpr.low > fpr:
+            found = figure("tail_tpr", *tail.tpr[:3])
             text = (
-                f"at FPR {fpr:g} the attack finds {tail.tpr.value:.3%} of the members [{tail.tpr.low:.3%}, "
-                f"{tail.tpr.high:.3%}], {tail.lift.value:.1f} times chance"
+                f"at {rate(fpr)} false alarms the attack finds {found} of the members, {tail.lift.value:.1f} times "
+                "chance (the interval allows for all tests)"
             )
             findings.append(_leak("DV103", EVERYONE, tail.attack, text))
     for name, roc in rocs.items():
