@@ -146,6 +146,8 @@ def test_a_statement_says_what_it_rests_on() -> None:
     for word in ("(2.59, 1e-05)", "add or remove one record", "2000 steps", "rate 0.01", "clip 0.5", "PLD", "not for"):
         assert word in str(privacy)  # 2.584: rounded up
     assert statement(noise=1.0, rate=0.01, steps=0, delta=1e-5).epsilon == 0
+    seeded = statement(noise=1.0, rate=0.01, steps=1, delta=1e-5, seeded=True)
+    assert "known seed nothing is guaranteed" in str(seeded) and "seed" not in str(privacy)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

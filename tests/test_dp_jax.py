@@ -162,7 +162,7 @@ def test_a_traced_step_is_refused(jax, way) -> None:
 
 def test_the_statement_counts_and_steps_end_where_declared(jax) -> None:
     training, optimizer = private(noise=0.8, steps=12)
-    assert training.privacy().epsilon == 0
+    assert training.privacy().epsilon == 0 and "known seed" in str(training.privacy())
     run(training, optimizer, start(jax), toy(), 12)
     assert training.privacy().epsilon == epsilon(0.8, 0.1, 12, 1e-5) and training.privacy().clip == 1.0
     with pytest.raises(InputError, match="12 steps") as error:
@@ -312,6 +312,30 @@ def test_what_fit_refuses(keras, option, code) -> None:
     with pytest.raises(InputError) as error:
         training.model.fit(**{"x": x, "y": y, "verbose": 0, **option})
     assert error.value.code == code and training.privacy().steps == 0
+
+
+def test_keras_steps_outside_fit_are_refused(keras) -> None:
+    training, (x, y) = private_keras(keras), toy()
+    model = training.model
+    for _ in range(2):  # before and after a fit has compiled the step
+        before = model.get_weights()
+        state = [
+            [part.value for part in parts]
+            for parts in (
+                model.trainable_variables,
+                model.non_trainable_variables,
+                model.optimizer.variables,
+                model.metrics_variables,
+            )
+        ]
+        for step in (lambda: model.train_on_batch(x[:40], y[:40]), lambda: model.train_step(state, (x[:40], y[:40]))):  # noqa: B023
+            with pytest.raises(InputError) as error:
+                step()
+            assert error.value.code == "DV502"
+        assert model.train_function is None
+        assert all((one == other).all() for one, other in zip(before, model.get_weights(), strict=True))
+        model.fit(x, y, verbose=0)
+    assert training.privacy().steps == 20
 
 
 def test_keras_layers_that_keep_statistics_are_refused(keras) -> None:

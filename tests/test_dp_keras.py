@@ -425,6 +425,64 @@ def test_layers_that_keep_statistics_are_refused(keras) -> None:
 
 
 @here
+@pytest.mark.parametrize("way", ["assign", "scatter", "nested"])
+def test_layers_with_variables_that_keras_does_not_know_are_refused(keras, way) -> None:
+    import tensorflow as tf
+
+    class Sums(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.total = tf.Variable(tf.zeros(8), trainable=False)
+
+        def call(self, x, training=None):
+            def write():
+                if way == "scatter":
+                    self.total.scatter_nd_add([[0]], [tf.reduce_sum(x)])
+                else:
+                    self.total.assign_add(tf.reduce_sum(x, 0))
+                return x
+
+            if way == "nested":
+                return tf.cond(tf.reduce_sum(x) < 1e9, write, lambda: x)
+            return write() if training else x
+
+    layer = Sums()
+    trainer = private(keras, keras.Sequential([keras.layers.Input((8,)), layer, keras.layers.Dense(2)]))
+    with pytest.raises(InputError, match=r"tf\.Variable") as error:
+        trainer.fit(*toy(), verbose=0)
+    assert error.value.code == "DV503" and trainer.privacy.steps == 0
+    assert way == "nested" or (layer.total.numpy() == 0).all()
+
+
+@here
+def test_layers_that_keep_nothing_are_not_refused(keras) -> None:
+    layers = keras.layers
+    frozen = layers.BatchNormalization(trainable=False)
+    whole = layers.Input((8,))
+    parts = layers.GaussianNoise(0.1)(layers.SpatialDropout1D(0.2)(layers.Reshape((4, 2))(whole)))
+    parts = layers.GroupNormalization(2)(layers.Conv1D(4, 2, padding="same")(parts))
+    parts = layers.MultiHeadAttention(2, 3, dropout=0.2)(parts, parts)
+    parts = layers.LSTM(4, return_sequences=True, recurrent_dropout=0.1)(layers.GRU(4, return_sequences=True)(parts))
+    words = layers.Embedding(5, 4)(layers.Lambda(lambda x: keras.ops.cast(x > 0, "int32"))(whole))
+    both = layers.Concatenate()([layers.Flatten()(parts), layers.Flatten()(words)])
+    model = keras.Model(whole, layers.Dense(2)(layers.Dropout(0.3)(frozen(layers.LayerNormalization()(both)))))
+    dp_keras.refuse_statistics(model, toy(1)[0])
+
+
+@here
+def test_settings_stay_and_steps_are_those_of_fit(keras) -> None:
+    trainer, (x, y) = private(keras, dense(keras)), toy()
+    for _ in range(2):
+        with pytest.raises(AttributeError):
+            trainer.settings = trainer.settings._replace(noise=9.0)
+        with pytest.raises(InputError, match="fit") as error:
+            trainer.train_step((x[:40], y[:40], np.ones(40, bool)))
+        assert error.value.code == "DV502" and trainer.privacy.noise == 1.0
+        trainer.fit(x, y, verbose=0)
+    assert trainer.privacy.steps == 20 and "known seed" in str(trainer.privacy)
+
+
+@here
 def test_what_compile_refuses(keras) -> None:
     trainer = private(keras, dense(keras))
     losses, optimizers = keras.losses, keras.optimizers
@@ -537,9 +595,9 @@ def test_a_canary_shows_no_more_than_was_stated_unless_nothing_is_clipped(keras,
 
     def unclipped(trainer, *batch):
         once = trainer.settings
-        trainer.settings = once._replace(clip=1e9)
+        trainer._settings = once._replace(clip=1e9)
         result = sound(trainer, *batch)
-        trainer.settings = once
+        trainer._settings = once
         return result
 
     monkeypatch.setattr(dp_keras, "clipped_sum", unclipped)

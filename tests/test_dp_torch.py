@@ -198,6 +198,184 @@ def test_loaders_of_their_own_order_are_refused(torch) -> None:
         assert error.value.code == "DV502"
 
 
+def test_a_loader_of_some_of_the_records_is_refused(torch) -> None:
+    utils, records = torch.utils.data, data(torch, *toy())
+    some = utils.DataLoader(records, batch_size=40, sampler=utils.RandomSampler(records, num_samples=100))
+    model = dense(torch)
+    with pytest.raises(InputError, match="of 100") as error:
+        dp_torch.private(model, torch.optim.SGD(model.parameters()), some, clip=1.0, noise=1.0, delta=1e-5)
+    assert error.value.code == "DV502"
+
+
+def backward(torch, training, x, y):
+    training.mean(torch.nn.functional.cross_entropy(training.model(x), y, reduction="none")).backward()
+
+
+def own_loader(torch, training, x, y):
+    for batch in torch.utils.data.DataLoader(data(torch, x, y), batch_size=40, shuffle=True):
+        backward(torch, training, *batch)
+        training.optimizer.step()
+
+
+def own_batch(torch, training, x, y):
+    drawn, _ = next(iter(training.loader))
+    backward(torch, training, torch.from_numpy(x[: len(drawn) + 1]), torch.from_numpy(y[: len(drawn) + 1]))
+    training.optimizer.step()
+
+
+def same_batch(torch, training, x, y):
+    batch = next(iter(training.loader))
+    for _ in range(2):
+        training.optimizer.zero_grad()
+        backward(torch, training, *batch)
+        training.optimizer.step()
+
+
+def accumulated(torch, training, x, y):
+    batches = iter(training.loader)
+    for _ in range(2):
+        backward(torch, training, *next(batches))
+    training.optimizer.step()
+
+
+def passed_over(torch, training, x, y):
+    batches = iter(training.loader)
+    next(batches)
+    backward(torch, training, *next(batches))
+    training.optimizer.step()
+
+
+def twice(torch, training, x, y):
+    batch = next(iter(training.loader))
+    backward(torch, training, *batch)
+    backward(torch, training, *batch)
+    training.optimizer.step()
+
+
+def manager(torch, training, x, y):
+    from opacus.utils.batch_memory_manager import BatchMemoryManager
+
+    with BatchMemoryManager(
+        data_loader=training.loader, max_physical_batch_size=8, optimizer=training.optimizer
+    ) as small:
+        for batch in small:
+            training.optimizer.zero_grad()
+            backward(torch, training, *batch)
+            training.optimizer.step()
+
+
+def smuggled(torch, training, x, y):
+    """A batch of one's own, whose step is skipped and added to the next."""
+    training.optimizer.signal_skip_step(True)
+    backward(torch, training, torch.from_numpy(x[:40]), torch.from_numpy(y[:40]))
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    backward(torch, training, *next(iter(training.loader)))
+    training.optimizer.step()
+
+
+@pytest.mark.parametrize("way", [own_loader, own_batch, same_batch, accumulated, passed_over, twice, manager, smuggled])
+def test_batches_that_are_not_the_loaders_are_refused(torch, way) -> None:
+    training = private(torch, dense(torch), *toy())
+    # Opacus itself forbids a second backward before a step.
+    expected = ValueError if way in (accumulated, twice) else InputError
+    with pytest.raises(expected, match=r"DV502|Poisson") as error:
+        way(torch, training, *toy())
+    assert getattr(error.value, "code", "DV502") == "DV502" and training.privacy().steps == (way is same_batch)
+
+
+def test_the_loader_is_one_still_and_works_with_workers(torch) -> None:
+    records = data(torch, *toy())
+    loader = torch.utils.data.DataLoader(records, batch_size=40, num_workers=2)
+    model = dense(torch)
+    optimizer = torch.optim.SGD(model.parameters())
+    training = dp_torch.private(model, optimizer, loader, clip=1.0, noise=1.0, delta=1e-5)
+    assert len(training.loader) == 10 and training.loader.dataset is records and training.loader.sample_rate == 0.1
+    assert training.loader.num_workers == 2 and training.loader.pin_memory is False
+    assert len(training.loader.collate_fn([records[0]])[0]) == 1
+    train(torch, training)
+    assert training.privacy().steps == 10 and "seed" not in str(training.privacy())
+
+
+def test_a_seed_is_in_the_statement(torch) -> None:
+    assert "known seed" in str(private(torch, dense(torch), *toy()).privacy())
+
+
+def test_the_mean_is_over_records(torch) -> None:
+    assert dp_torch.mean(torch.tensor([1.0, 2.0, 6.0])) == 3.0 and dp_torch.mean(torch.zeros(0)) == 0.0
+    for wrong in (torch.tensor(1.0), torch.zeros(3, 2), 1.0):
+        with pytest.raises(InputError, match='reduction="none"') as error:
+            dp_torch.mean(wrong)
+        assert error.value.code == "DV503"
+
+
+def forward_of(torch, forward, buffer=False):
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 2)
+            if buffer:
+                self.register_buffer("centre", torch.zeros(8))
+
+        def forward(self, x):
+            return forward(self, x)
+
+    return Own()
+
+
+def kept_in_place(self, x):
+    self.centre.mul_(0.9).add_(0.1 * x.detach().mean(0))
+    return self.layer(x)
+
+
+def kept_anew(self, x):
+    self.centre = 0.9 * self.centre + 0.1 * x.detach().mean(0)
+    return self.layer(x)
+
+
+@pytest.mark.parametrize("forward", [kept_in_place, kept_anew])
+def test_statistics_in_buffers_are_refused(torch, forward) -> None:
+    model = forward_of(torch, forward, buffer=True)
+    training, before = private(torch, model, *toy()), weights(model)
+    assert (model.centre == 0).all()  # whatever was tried, was on a copy
+    with pytest.raises(InputError, match="centre") as error:
+        train(torch, training)
+    assert error.value.code == "DV503" and (weights(model) == before).all() and training.privacy().steps == 0
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: self.layer(__import__("torch").nn.functional.batch_norm(x, None, None, training=True)),
+        lambda self, x: self.layer(x - x.mean(0)),
+        lambda self, x: self.layer(x).softmax(0),
+    ],
+)
+def test_models_that_mix_records_are_refused(torch, forward) -> None:
+    with pytest.raises(InputError, match="mixes records") as error:
+        private(torch, forward_of(torch, forward), *toy())
+    assert error.value.code == "DV503"
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        "nn.Linear(8, 2), nn.Dropout(0.5)",
+        "nn.Linear(8, 6), nn.GroupNorm(2, 6), nn.Linear(6, 2)",
+        "nn.Unflatten(1, (2, 4)), nn.Conv1d(2, 4, 3), nn.InstanceNorm1d(4), nn.Flatten(), nn.Linear(8, 2)",
+        "nn.RReLU(), nn.Linear(8, 2)",
+    ],
+)
+def test_models_that_take_records_alone_are_not_refused(torch, layers) -> None:
+    model = torch.nn.Sequential(*eval(f"[{layers}]", {"nn": torch.nn}))
+    state = torch.get_rng_state()
+    training = private(torch, model, *toy(), seed=None)
+    assert (torch.get_rng_state() == state).all()
+    assert all(module.p == 0.5 for module in model if isinstance(module, torch.nn.Dropout))
+    train(torch, training)
+    assert training.privacy().steps == 10
+
+
 @pytest.mark.parametrize(
     "settings",
     [

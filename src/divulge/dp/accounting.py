@@ -33,6 +33,7 @@ class Privacy(NamedTuple):
         clip: L2 norm to which each record's gradient was clipped; None where the accounting stands alone.
         adjacency: which data sets are neighbours.
         accountant: method and library with its version.
+        seeded: a seed was given: whoever has it can take the noise away.
 
     >>> print(Privacy(2.584, 1e-5, 1.0, 0.01, 2000, 1.0, ADJACENCY, "PLD, dp-accounting 0.6.0"))
     (2.59, 1e-05)-differentially private: add or remove one record; 2000 steps, rate 0.01, noise 1, clip 1; PLD, \
@@ -47,6 +48,7 @@ dp-accounting 0.6.0. This holds for the weights: not for training metrics, nor f
     clip: float | None
     adjacency: str
     accountant: str
+    seeded: bool = False
 
     def __str__(self) -> str:
         # Rounded up: a statement must not promise more than was computed.
@@ -56,6 +58,8 @@ dp-accounting 0.6.0. This holds for the weights: not for training metrics, nor f
             f"({shown:g}, {self.delta:g})-differentially private: {self.adjacency}; {self.steps} steps, rate "
             f"{self.rate:.4g}, noise {self.noise:.4g}{clip}; {self.accountant}. This holds for the weights: not for "
             "training metrics, nor for choices made by looking at the data."
+            + " With a known seed nothing is guaranteed: whoever has it can take the noise away."
+            * self.seeded
         )
 
 
@@ -126,6 +130,7 @@ def statement(
     clip: float | None = None,
     records: int | None = None,
     sampling: str = "poisson",
+    seeded: bool = False,
 ) -> Privacy:
     """The statement that a training of so many steps supports.
 
@@ -135,6 +140,7 @@ def statement(
         clip: L2 norm to which each record's gradient was clipped.
         records: number of records; a delta of 1 / records or more is warned of.
         sampling: "poisson". Nothing else is accounted for.
+        seeded: batches and noise came from a seed that was given, and the statement says so.
 
     Raises:
         InputError: DV501: as of `epsilon`; DV502: batches that are not Poisson samples.
@@ -154,7 +160,7 @@ def statement(
     if records is not None:
         warn_of_delta(delta, records)
     accountant = f"PLD, dp-accounting {version('dp-accounting')}"
-    return Privacy(value, float(delta), float(noise), float(rate), int(steps), clip, ADJACENCY, accountant)
+    return Privacy(value, float(delta), float(noise), float(rate), int(steps), clip, ADJACENCY, accountant, seeded)
 
 
 def check(noise: float, rate: float, delta: float) -> None:

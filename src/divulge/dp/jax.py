@@ -120,7 +120,7 @@ def private(
 
     def step(params: Any, state: Any, *data: Any) -> tuple[Any, Any]:
         nonlocal taken
-        # The zero tells of a jit around the call that reaches none of its arguments: all that JAX makes there is traced.
+        # The zero tells of a jit around a call whose arguments are constants: what is made there is traced.
         for part in jax.tree.leaves((params, state, data, jax.numpy.zeros(()))):
             if isinstance(part, jax.core.Tracer):
                 raise InputError(
@@ -143,7 +143,9 @@ def private(
         return compiled(params, state, jax.random.fold_in(key, number), padding, batch)
 
     def privacy() -> Privacy:
-        return accounting.statement(noise=noise, rate=rate, steps=taken, delta=delta, clip=clip)
+        return accounting.statement(
+            noise=noise, rate=rate, steps=taken, delta=delta, clip=clip, seeded=seed is not None
+        )
 
     return Private(step, privacy)
 
@@ -161,10 +163,10 @@ def private_keras(
 ) -> PrivateKeras:
     """Makes a Keras model's fit private, in place, by jax-privacy's keras_api with Poisson sampling.
 
-    Around that library stand four checks which it lacks (2.0.0): a layer that keeps statistics of the records is
+    Around that library stand checks which it lacks (2.0.0): a layer that keeps statistics of the records is
     refused; steps are counted apart from the weights, where restoring an earlier epoch would take them back; noise and
     batches are drawn afresh for each fit, where a restored or seeded generator would repeat them; weights on records
-    or classes are refused.
+    or classes are refused, and so are train_on_batch and train_step, on batches of the caller's.
 
     Args:
         model: a keras.Model on the JAX backend, not yet compiled.
@@ -174,7 +176,7 @@ def private_keras(
     Raises:
         InputError: DV501 parameters that nothing can be stated for; DV506 another backend; from fit: DV503 an option
             or a layer that the accounting does not cover; DV504 data that are not `records` rows; DV505 more steps
-            than declared.
+            than declared; from train_on_batch: DV502.
     """
     import keras
 
@@ -202,7 +204,7 @@ def private_keras(
         seed=0,  # replaced before each fit
     )
     model = keras_api.make_private(model, config)
-    inner, taken = model.fit, 0
+    inner, taken, fitting = model.fit, 0, False
 
     class Count(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -211,6 +213,7 @@ def private_keras(
 
     def fit(x: Any, y: Any, *, epochs: int = 1, callbacks: Any = (), **options: Any) -> Any:
         """keras.Model.fit on arrays; of its options those about validation, initial_epoch, steps_per_epoch, verbose."""
+        nonlocal fitting
         allowed = {"validation_data", "validation_freq", "validation_batch_size", "initial_epoch", "steps_per_epoch"}
         if unknown := options.keys() - allowed - {"verbose"}:
             raise InputError("DV503", f"private training takes no {sorted(unknown)[0]}= in fit.")
@@ -230,13 +233,32 @@ def private_keras(
         weights["_optimizer_steps"].assign(np.array([taken], np.uint32))
         model._dp_params = dataclasses.replace(config, seed=int(fresh[2:].view(np.uint64)[0] >> 1))
         options = {**options, "steps_per_epoch": per_epoch}
-        return inner(x=x, y=y, epochs=epochs, batch_size=batch_size, callbacks=[Count(), *(callbacks or ())], **options)
+        chosen = {"epochs": epochs, "batch_size": batch_size, "callbacks": [Count(), *(callbacks or ())], **options}
+        fitting = True
+        try:
+            return inner(x=x, y=y, **chosen)
+        finally:
+            fitting = False
+            model.train_function = None  # compiled: it would run on any batch, uncounted
 
-    model.fit = fit
+    def train_on_batch(*batch: Any, **options: Any) -> Any:
+        """Refused: a batch chosen by the caller is no Poisson sample."""
+        raise InputError("DV502", "private training draws its batches itself: use fit.")
+
+    one_step = model.train_step
+
+    def train_step(state: Any, data: Any) -> Any:
+        if not fitting:
+            raise InputError("DV502", "expected a step of fit, which draws its batch and counts; got train_step alone.")
+        return one_step(state, data)
+
+    model.fit, model.train_on_batch, model.train_step = fit, train_on_batch, train_step
 
     def privacy() -> Privacy:
         rate = batch_size / records
-        return accounting.statement(noise=noise, rate=rate, steps=taken, delta=delta, clip=clip)
+        return accounting.statement(
+            noise=noise, rate=rate, steps=taken, delta=delta, clip=clip, seeded=seed is not None
+        )
 
     return PrivateKeras(model, privacy)
 

@@ -32,6 +32,7 @@ from divulge.dp.accounting import Privacy
 from divulge.errors import InputError
 
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")  # Keras' names for the mean over records
+WRITES = ("Assign", "ResourceScatter", "LookupTableInsert")  # how TensorFlow's names of ops that write begin
 SEED = "seed_generator_state"  # Keras' name for the state of a layer's generator (dropout)
 
 
@@ -101,9 +102,9 @@ def private(
             every batch.
 
     Raises:
-        InputError: DV501 parameters that nothing can be stated for; DV503 a model or, in compile and fit, an
-            option that the accounting does not cover; DV504 data that are not `records` records, in fit; DV505 more
-            steps than declared, in fit; DV506 another backend than TensorFlow.
+        InputError: DV501 parameters that nothing can be stated for; DV502 a step outside fit; DV503 a model or, in
+            compile and fit, an option that the accounting does not cover; DV504 data that are not `records` records, in
+            fit; DV505 more steps than declared, in fit; DV506 another backend than TensorFlow.
     """
     keras = needed("keras", "tensorflow")
     if keras.backend.backend() != "tensorflow":
@@ -194,6 +195,8 @@ def refuse_statistics(model: Any, x: Any) -> None:
     """
     import keras
 
+    if keras.backend.backend() == "tensorflow":
+        _refuse_writes(model, x)  # first: it traces only, where a call would write
     with keras.StatelessScope() as scope:
         model(x, training=True)
     states = [state for state in model.non_trainable_variables if state.name != SEED]
@@ -203,6 +206,29 @@ def refuse_statistics(model: Any, x: Any) -> None:
             "DV503",
             f"training updates {changed[0]} from the records, past clipping and noise, as batch normalization does. "
             "Use GroupNormalization or LayerNormalization, or freeze the layer (trainable = False).",
+        )
+
+
+def _refuse_writes(model: Any, x: Any) -> None:
+    """Refuses a model that in training writes to TensorFlow's own variables, which Keras does not know of.
+
+    Keras' own, those of its generators among them, are written to the scope instead, and are not in the graph.
+    """
+    import keras
+    import tensorflow as tf
+
+    def call(x: Any) -> None:
+        with keras.StatelessScope():
+            model(x, training=True)
+
+    graph = tf.function(call).get_concrete_function(x).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    written = [node for node in nodes if node.op.startswith(WRITES)]
+    if written:
+        raise InputError(
+            "DV503",
+            f"expected a model that writes nothing in training, and {written[0].name} ({written[0].op}) writes to a "
+            "tf.Variable, past clipping and noise. Leave the layer out, or have it keep nothing.",
         )
 
 
@@ -217,7 +243,7 @@ def _trainer() -> Any:
 
         def __init__(self, model: Any, settings: Settings) -> None:
             super().__init__(name=f"private_{model.name}")
-            self.model, self.settings = model, settings
+            self.model, self._settings, self._fitting = model, settings, False
             # The system's randomness unless a test asks otherwise: 128 bits for batches, Philox' own state for noise.
             self.entropy: Any = np.random.SeedSequence(settings.seed).entropy
             if settings.seed is None:
@@ -228,6 +254,11 @@ def _trainer() -> Any:
             self.taken = tf.Variable(0, dtype=tf.int64, trainable=False)
 
         @property
+        def settings(self) -> Settings:
+            """As given to `private`; read-only, as the statement is of all steps."""
+            return self._settings
+
+        @property
         def privacy(self) -> Privacy:
             """(epsilon, delta) of the steps that ran.
 
@@ -236,7 +267,12 @@ def _trainer() -> Any:
             """
             one = self.settings
             return accounting.statement(
-                noise=one.noise, rate=one.rate, steps=int(self.taken.numpy()), delta=one.delta, clip=one.clip
+                noise=one.noise,
+                rate=one.rate,
+                steps=int(self.taken.numpy()),
+                delta=one.delta,
+                clip=one.clip,
+                seeded=one.seed is not None,
             )
 
         def call(self, x: Any, training: bool | None = None) -> Any:
@@ -321,18 +357,22 @@ def _trainer() -> Any:
                     "DV505", f"{start} steps ran and {coming} more are asked for, but {one.steps} were declared."
                 )
             self._build_all(x, y)
-            return super().fit(
-                self._batches(x, y, start),
-                epochs=epochs,
-                steps_per_epoch=per_epoch,
-                initial_epoch=initial_epoch,
-                callbacks=callbacks,
-                shuffle=False,  # of the steps, which are random draws as they come
-                validation_data=validation_data,
-                validation_batch_size=validation_batch_size or one.batch_size,
-                validation_freq=validation_freq,
-                verbose=verbose,
-            )
+            self._fitting = True
+            try:
+                return super().fit(
+                    self._batches(x, y, start),
+                    epochs=epochs,
+                    steps_per_epoch=per_epoch,
+                    initial_epoch=initial_epoch,
+                    callbacks=callbacks,
+                    shuffle=False,  # of the steps, which are random draws as they come
+                    validation_data=validation_data,
+                    validation_batch_size=validation_batch_size or one.batch_size,
+                    validation_freq=validation_freq,
+                    verbose=verbose,
+                )
+            finally:
+                self._fitting = False
 
         def train_on_batch(self, *batch: Any, **options: Any) -> Any:
             """Refused: a batch chosen by the caller is no Poisson sample."""
@@ -344,7 +384,15 @@ def _trainer() -> Any:
             return np.flatnonzero(rng.random(self.settings.records) < self.settings.rate)
 
         def train_step(self, data: Any) -> Any:
-            """One step: clipped gradients summed chunk by chunk, noise, the expected batch size, the optimizer."""
+            """One step: clipped gradients summed chunk by chunk, noise, the expected batch size, the optimizer.
+
+            Raises:
+                InputError: DV502: called by anything but `fit`.
+            """
+            if not self._fitting:
+                raise InputError(
+                    "DV502", "expected a step of fit, which draws its batch; got train_step alone. Use fit."
+                )
             x, y, mask = keras.utils.unpack_x_y_sample_weight(data)
             one, weights = self.settings, self.model.trainable_variables
             generators = sum(state.name == SEED for state in self.model.non_trainable_variables)
