@@ -72,6 +72,27 @@ def test_several_inputs_in_a_mapping_or_a_tuple():
     assert_same(evidence, model(everything(SIDES)[0]), SIDES)
 
 
+def test_several_inputs_in_a_list():
+    """As Keras takes them; a list of arrays of other lengths stays a list of records."""
+    whole = [([x[:, :3], x[:, 3:]], y) for x, y in SIDES]
+    parts = [[([x[i : i + 9, :3], x[i : i + 9, 3:]], y[i : i + 9]) for i in range(0, len(y), 9)] for x, y in SIDES]
+    rows = [[([x[i, :3], x[i, 3:]], int(y[i])) for i in range(len(y))] for x, y in SIDES]
+    for form in (whole, parts, rows):
+        evidence = divulge.collect(lambda x: model(np.hstack(x)), *form, batch_size=8)
+        assert_same(evidence, model(everything(SIDES)[0]), SIDES)
+    lists = [([list(row) for row in x], y) for x, y in SIDES]
+    assert_same(divulge.collect(model, *lists), model(everything(SIDES)[0]), SIDES)
+
+
+def test_three_parts_are_read_only_where_the_last_are_weights():
+    for third in (SIDES[0][1], SIDES[0][1].tolist(), SIDES[0][1] > 0):
+        for data in ((*SIDES[0], third), [(*SIDES[0], third)], list(zip(*SIDES[0], third, strict=True))):
+            with pytest.raises(divulge.InputError, match=r"DV074 .*\(x, y, weights\) or \(\(x, k\), y\)"):
+                divulge.collect(model, data, SIDES[1])
+    for weights in (np.ones(M, np.float16), [0.5] * M, None):
+        assert len(divulge.collect(model, (*SIDES[0], weights), SIDES[1])) == M + N
+
+
 def test_columns_ids_and_groups_stay_with_their_rows():
     ids = np.arange(M), np.arange(M, M + N)
     evidence = divulge.collect(

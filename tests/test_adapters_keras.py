@@ -182,6 +182,18 @@ def test_a_py_dataset(keras):
     assert_same(divulge.collect(model, *map(Batches, SIDES)), by_hand(keras, model), SIDES)
 
 
+@pytest.mark.filterwarnings("error:The structure of `inputs`")
+def test_several_inputs_in_a_list(keras):
+    left, right = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([left, right], keras.layers.Dense(3)(keras.layers.Concatenate()([left, right])))
+    kernel, bias = model.layers[-1].get_weights()
+    logits = everything(SIDES)[0].astype(np.float64) @ kernel + bias
+    whole = [([x[:, :3], x[:, 3:]], y) for x, y in SIDES]
+    parts = [[([x[i : i + 16, :3], x[i : i + 16, 3:]], y[i : i + 16]) for i in range(0, len(y), 16)] for x, y in SIDES]
+    for form in (whole, parts):
+        assert_same(divulge.collect(model, *form, batch_size=16), logits, SIDES)
+
+
 def test_several_inputs_by_name(keras):
     left, right = keras.Input((3,), name="left"), keras.Input((3,), name="right")
     model = keras.Model(
@@ -266,3 +278,32 @@ def test_other_backend(backend):
 
 
 assert M % 32  # the last batch is a smaller one
+
+
+def test_tf_data_that_repeats_or_is_not_in_batches(keras):
+    if BACKEND != "tensorflow":
+        pytest.skip("tf.data is TensorFlow's")
+    import tensorflow as tf
+
+    model = heads(keras)["logits"]
+    logits = by_hand(keras, model)
+    tensors = tf.data.Dataset.from_tensor_slices
+    plain = [tensors(side) for side in SIDES]
+    for endless in (plain[0].repeat(), plain[0].repeat(3).batch(8).prefetch(1), plain[0].repeat().batch(8)):
+        with pytest.raises(divulge.InputError, match=r"DV073 .*before \.repeat"):
+            divulge.collect(model, endless, plain[1])
+    hot = [tensors((x, np.eye(3)[y])) for x, y in SIDES]
+    several = [one.batch(9, drop_remainder=True).unbatch().map(lambda x, y: (x, y)) for one in hot]
+    for form in (hot, [one.batch(5, drop_remainder=True) for one in hot]):
+        assert_same(divulge.collect(model, *form), logits, SIDES)
+    assert len(divulge.collect(model, *several)) == 63 + 45
+    square = tf.data.Dataset.from_tensors((np.zeros(3), np.eye(3)[0]))
+    with pytest.raises(divulge.InputError, match=r"DV074 .*of one record or of as many"):
+        divulge.collect(model, square, hot[1])
+    whole = [tf.data.Dataset.from_tensors(side) for side in SIDES]
+    assert_same(divulge.collect(model, *whole), logits, SIDES)
+    left, right = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([left, right], keras.layers.Dense(3)(keras.layers.Concatenate()([left, right])))
+    kernel, bias = model.layers[-1].get_weights()
+    two = [tensors(((x[:, :3], x[:, 3:]), np.eye(3)[y])) for x, y in SIDES]
+    assert_same(divulge.collect(model, *two), everything(SIDES)[0].astype(np.float64) @ kernel + bias, SIDES)

@@ -50,6 +50,17 @@ def test_a_last_softmax_is_cut_out_of_the_graph(onnx, tmp_path, end, batch, form
     assert model.SerializeToString() == before
 
 
+def test_a_sigmoid_a_class_is_undone_only_for_several_labels_a_record(onnx):
+    probs = 1 / (1 + np.exp(-LOGITS))
+    evidence = divulge.collect(graph(onnx, "Sigmoid"), *SIDES, batch_size=20)
+    assert (evidence.kind, evidence.task) == ("probs", "multiclass")
+    np.testing.assert_allclose(evidence.outputs, probs / probs.sum(axis=1, keepdims=True), atol=1e-5)
+    several = [(x, np.maximum(np.eye(3)[y], x[:, :3] > 1)) for x, y in SIDES]
+    evidence = divulge.collect(graph(onnx, "Sigmoid"), *several)
+    assert (evidence.kind, evidence.task) == ("logits", "multilabel")
+    np.testing.assert_allclose(evidence.outputs, LOGITS, atol=1e-4)
+
+
 def test_a_session_is_taken_as_it_is(onnx, caplog):
     import onnxruntime
 

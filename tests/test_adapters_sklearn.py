@@ -321,3 +321,23 @@ def test_several_labels_of_catboost_stay_logits(require):
     evidence = divulge.collect(model.fit(x, several), (x, several), (x[:40], several[:40]))
     assert (evidence.task, evidence.kind) == ("multilabel", "logits")
     np.testing.assert_allclose(1 / (1 + np.exp(-evidence.outputs[:M])), model.predict_proba(x), atol=1e-6)
+
+
+def test_an_objective_of_ones_own_is_not_taken_for_a_regression(require):
+    xgboost = require("xgboost")
+
+    def logistic(margins, data):
+        probs = 1 / (1 + np.exp(-margins))
+        return probs - data.get_label(), probs * (1 - probs)
+
+    matrices = [xgboost.DMatrix(x, label=y) for x, y in SIDES[2]]
+    booster = xgboost.train({"base_score": 0.0}, matrices[0], 10, obj=logistic)
+    for data in (matrices, SIDES[2]):
+        with pytest.raises(divulge.InputError, match=r"DV075 .*objective of its own.*output_margin=True"):
+            divulge.collect(booster, *data)
+    evidence = divulge.collect(lambda x: booster.predict(xgboost.DMatrix(x), output_margin=True), *SIDES[2])
+    assert (evidence.task, evidence.kind) == ("binary", "logits")
+    targets = [(x, x[:, 0] * 2) for x, _ in SIDES[2]]
+    regression = xgboost.train({}, xgboost.DMatrix(targets[0][0], label=targets[0][1]), 3)
+    assert divulge.collect(regression, *targets).task == "regression"
+    assert divulge.collect(xgboost.XGBRegressor(n_estimators=20).fit(*SIDES[2][0]), *SIDES[2]).task == "regression"

@@ -354,3 +354,51 @@ def test_a_sigmoid_a_class_is_undone_only_for_several_labels_a_record(torch, cap
     evidence = divulge.collect(model, *several)
     assert (evidence.kind, evidence.task) == ("logits", "multilabel")
     np.testing.assert_allclose(1 / (1 + np.exp(-evidence.outputs)), probs, atol=1e-6)
+
+
+class Two:
+    """Records ((x, k), y)."""
+
+    def __init__(self, torch, side):
+        self.x, self.y = torch.from_numpy(side[0]), torch.from_numpy(side[1])
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, i):
+        return (self.x[i, :2], self.x[i, 2:]), self.y[i]
+
+
+@pytest.mark.parametrize("size", [2, 3, 44, 1000])
+def test_two_inputs_of_a_data_set_and_its_loader(torch, size):
+    class Joined(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network(torch)
+
+        def forward(self, x, k):
+            return self.net(torch.cat((x, k), dim=1))
+
+    class Pairs(Two, torch.utils.data.Dataset):
+        pass
+
+    model = Joined()
+    logits = by_hand(torch, model.net)
+    sets = [Pairs(torch, side) for side in SIDES]
+    assert_same(divulge.collect(model, *sets, batch_size=size), logits, SIDES)
+    loaders = [torch.utils.data.DataLoader(one, batch_size=size) for one in sets]
+    assert_same(divulge.collect(model, *loaders), logits, SIDES)
+    rows = [[one[i] for i in range(len(one))] for one in sets]
+    assert_same(divulge.collect(model, *rows, batch_size=size), logits, SIDES)
+    watched = divulge.Monitor(*loaders, records=20)
+    assert watched(model, 1)["nonmember_accuracy"] >= 0
+
+
+def test_three_tensors_are_refused(torch):
+    x, y = map(torch.from_numpy, SIDES[0])
+    three = torch.utils.data.TensorDataset(x, y, y)
+    for data in (three, torch.utils.data.DataLoader(three, batch_size=9)):
+        with pytest.raises(divulge.InputError, match=r"DV074 .*\(x, y, weights\) or \(\(x, k\), y\)"):
+            divulge.collect(network(torch), data, data_set(torch, SIDES[1]))
+    weighted = torch.utils.data.TensorDataset(x, y, torch.ones(M))
+    assert len(divulge.collect(network(torch), weighted, data_set(torch, SIDES[1]))) == M + N

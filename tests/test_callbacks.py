@@ -173,7 +173,9 @@ class Texts:
         return dict(self.rows[at])
 
 
-def hf_fit(require: Any, torch: Any, folder: Any, monitor: Monitor | None, restore: bool = False) -> Any:
+def hf_fit(
+    require: Any, torch: Any, folder: Any, monitor: Monitor | None, restore: bool = False, **options: Any
+) -> Any:
     transformers = require("transformers")
     each: list[dict[str, Any]] = []
     transformers.set_seed(0)
@@ -198,6 +200,7 @@ def hf_fit(require: Any, torch: Any, folder: Any, monitor: Monitor | None, resto
         disable_tqdm=True,
         use_cpu=True,
         seed=0,
+        **options,
     )
     transformers.Trainer(model=model, args=arguments, train_dataset=Texts(0), callbacks=callbacks).train()
     return model, each
@@ -211,6 +214,13 @@ def test_hugging_face_comes_out_the_same(require, torch, tmp_path) -> None:
     assert alike(free.state_dict(), watched.state_dict())
     assert monitor.epochs == (2, 4, 6) and steps[:3] == [6, 12, 18]
     assert monitor.evidence.traces.shape == (96, 3) and monitor.evidence.kind == "logits"
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(7, (1, 2, 3)), (4, (1, 2)), (3, (1,)), (8, (1, 2, 3))])
+def test_hugging_face_counts_an_epoch_that_max_steps_cuts(require, torch, tmp_path, steps, epochs) -> None:
+    monitor = Monitor(Texts(0), Texts(1))
+    hf_fit(require, torch, tmp_path, monitor, max_steps=steps)
+    assert monitor.epochs == epochs
 
 
 @pytest.mark.parametrize("restore", [False, True])

@@ -283,7 +283,8 @@ def test_groups_ids_and_columns_go_along() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"every": 0}, {"records": 1}, {"patience": 0}, {"final": 1.0}, {"final": -0.1}, {"by": "mean"}, {"final": 0.999}],
+    [{"every": 0}, {"records": 1}, {"patience": 0}, {"final": 1.0}, {"final": -0.1}, {"by": "mean"}, {"final": 0.999}]
+    + [{"stop_at_score": limit} for limit in (float("nan"), float("inf"), -1, 1.01, 20)],
     ids=str,
 )
 def test_arguments_that_cannot_be_used_are_refused(change) -> None:
@@ -307,10 +308,60 @@ def test_epochs_rise() -> None:
         monitor(toy.model(1), 3)
 
 
+@pytest.mark.parametrize("epoch", [1.5, float("nan")])
+def test_epochs_are_whole(epoch) -> None:
+    with pytest.raises(InputError, match=r"DV068 .*whole number"):
+        Monitor(*Toy(RISING).sides)(Toy(RISING).model(1), epoch)
+
+
 def test_a_policy_on_an_increase_has_nothing_to_compare_with() -> None:
     limit = divulge.Policy.from_mapping({"gate": {"score": {"max_increase": 0.1}}})
     with pytest.raises(divulge.PolicyError):
         Monitor(*Toy(RISING).sides, policy=limit)
+
+
+# ------------------------------------------------------------------------------------------ what must not end training
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("at", [1, 3])
+def test_outputs_that_are_not_finite_cost_a_look_and_no_training(bad, at, caplog) -> None:
+    toy = Toy(RISING)
+    monitor = Monitor(*toy.sides, records=100)
+    for epoch in range(1, 6):
+        figures = monitor(toy.model(epoch) if epoch != at else lambda rows: np.full((len(rows), 3), bad), epoch)
+        assert bool(figures) == (epoch != at)
+    assert len(monitor.epochs) == 4 == monitor.evidence.traces.shape[1] and at not in monitor.epochs
+    assert caplog.text.count(f"epoch {at} is not audited") == 1 and "DV006" in caplog.text
+
+
+def test_a_log_that_fails_costs_its_entry(caplog) -> None:
+    def broken(figures: dict[str, float], step: int) -> None:
+        raise ConnectionError("no route")
+
+    toy = Toy(RISING)
+    monitor = Monitor(*toy.sides, records=100, log=broken)
+    assert monitor(toy.model(1), 1)["epoch"] == 1
+    monitor.finish()
+    assert monitor.epochs == (1,) and caplog.text.count("ConnectionError('no route')") == 2
+
+    def stopped(figures: dict[str, float], step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Monitor(*toy.sides, records=100, log=stopped)(toy.model(1), 1)
+
+
+def test_a_regression_is_watched_without_slices_by_class() -> None:
+    y = np.random.default_rng(0).normal(size=400)
+    sides = (np.arange(200), y[:200]), (np.arange(200, 400), y[200:])
+    monitor = Monitor(*sides)
+    assert "score" in monitor(lambda rows: y[rows] + 0.1 * (rows % 7), 1)
+    assert monitor.evidence.task == "regression"
+    assert monitor.final_report(lambda rows: y[rows] + 0.1 * (rows % 7), controls=()).score
+    toy = Toy(RISING)
+    by_class = Monitor(*toy.sides)
+    assert "worst_slice_1" in by_class(toy.model(5), 5)
 
 
 # ------------------------------------------------------------------------------------------- log, folder, overhead
@@ -352,11 +403,12 @@ def test_each_report_is_saved_at_once_as_a_series(tmp_path) -> None:
     assert [one.to_json() for one in loaded.reports] == [one.to_json() for one in monitor.reports]
 
 
-def test_nothing_seen_is_no_series() -> None:
+def test_nothing_seen_is_no_series(caplog) -> None:
     monitor = Monitor(*Toy(RISING).sides)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"DV067 .*nothing was audited yet"):
         _ = monitor.series
     assert monitor.finish().audits == 0 and np.isnan(monitor.overhead.share)
+    assert monitor.finish() and caplog.text.count("no epoch was audited, with every=1") == 1
 
 
 # ---------------------------------------------------------------------------------------------- what it leaves

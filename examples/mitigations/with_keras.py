@@ -46,6 +46,7 @@ class KerasLearner:
         )
         self.batch, self.private, self.trained = defence.batch, None, self.net
         if defence.noise is not None:
+            # No seed: who has it can draw the noise again and take it off. So these figures vary a little between runs.
             self.private = self.trained = private(
                 self.net,
                 clip=1.0,
@@ -53,7 +54,6 @@ class KerasLearner:
                 records=len(members.y),
                 batch_size=defence.batch,
                 delta=defence.delta,
-                seed=seed,
             )
         optimizer = keras.optimizers.AdamW(defence.rate, weight_decay=defence.decay)
         self.trained.compile(optimizer, "sparse_categorical_crossentropy")

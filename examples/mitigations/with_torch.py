@@ -43,6 +43,7 @@ class TorchLearner:
         self.batch, self.private = defence.batch, None
         self.order = torch.Generator().manual_seed(seed)
         if defence.noise is not None:
+            # No seed: who has it can draw the noise again and take it off. So these figures vary a little between runs.
             self.private = private(
                 self.net,
                 self.optimizer,
@@ -51,7 +52,6 @@ class TorchLearner:
                 noise=defence.noise,
                 batch_size=defence.batch,
                 delta=defence.delta,
-                seed=seed,
             )
 
     def epoch(self, x: np.ndarray, y: np.ndarray) -> None:

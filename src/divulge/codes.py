@@ -296,17 +296,20 @@ CODES: dict[str, Code] = {
     ),
     "DV073": Code(
         "records that come in a changing order, or not all of them",
-        "A training loader shuffles, samples, or drops its last batch: ids and columns would belong to other records.",
-        "Give the data set itself, or a loader with shuffle=False and drop_last=False.",
+        "A training loader shuffles, samples, repeats, or drops its last batch: ids and columns would belong to other "
+        "records.",
+        "Give the data set itself, or a loader with shuffle=False and drop_last=False, before .repeat().",
     ),
     "DV074": Code(
         "data that cannot be read in batches",
-        "A type of data that divulge does not know, texts for a model without a tokenizer, or a missing input.",
+        "A type of data that divulge does not know, texts for a model without a tokenizer, a missing input, or three "
+        "parts that may be (x, y, weights) or ((x, k), y).",
         "Give (x, y) with x an array, a frame, a list, or a mapping of the model's inputs to arrays.",
     ),
     "DV075": Code(
         "outputs that are not one row of numbers a record",
-        "A model with several outputs, of a sequence or an image, one that was not fitted, or a ranking.",
+        "A model with several outputs, of a sequence or an image, one that was not fitted, a ranking, margins of "
+        "pairs of classes, or an objective of its own.",
         "Pass a function that picks one: divulge.collect(lambda x: model(x)[0], …); audit several outputs one by one.",
     ),
     # DV1xx leakage

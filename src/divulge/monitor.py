@@ -109,7 +109,7 @@ class Monitor:
         *,
         every: int = 1,
         records: int = 2000,
-        slices: str | Slicer | Iterable[str | Slicer] = ("class",),
+        slices: str | Slicer | Iterable[str | Slicer] | None = None,
         attacks: str | Attack | Iterable[str | Attack] = "default",
         controls: str | Iterable[str] = (),
         log: Log | HasLog | None = None,
@@ -134,7 +134,8 @@ class Monitor:
             nonmembers: records that neither train nor (in another way than this monitor) choose the model.
             every: epochs that are a multiple of it are audited.
             records: at most so many of each side are looked at, chosen once by the seed; groups stay whole.
-            slices, attacks, policy: as for `divulge.audit`.
+            slices: as for `divulge.audit`; None: by class, where labels are classes.
+            attacks, policy: as for `divulge.audit`.
             controls: of the audits during training; `final_report` runs all.
             log: where figures go, "privacy/" before their names; see `divulge.reporters.track`.
             folder: each report is saved here at once, as a series that `divulge compare FOLDER` shows.
@@ -151,6 +152,10 @@ class Monitor:
             InputError: DV068, an argument that cannot be used; DV069, a log that takes no figures; else as `collect`.
             PolicyError: DV304, the policy limits an increase.
         """
+        if stop_at_score is not None and not -1 < stop_at_score <= 1:  # NaN neither
+            raise InputError(
+                "DV068", f"expected stop_at_score, a limit on the score, in (-1, 1], got {stop_at_score!r}"
+            )
         for name, value, low in (("every", every, 1), ("records", records, 2), ("patience", patience, 1)):
             if value < low:
                 raise InputError("DV068", f"expected {name} of at least {low}, got {value!r}")
@@ -161,7 +166,9 @@ class Monitor:
         if policy is not None:
             policy.check_baseline(None)
         self.every, self.stop_at_score, self.by, self.patience = every, stop_at_score, by, patience
-        self._options: dict[str, Any] = {"slices": slices, "attacks": attacks, "policy": policy, "seed": seed}
+        # Of what can be used once only, all looks need a copy.
+        self._slices = slices if slices is None or isinstance(slices, str) or callable(slices) else tuple(slices)
+        self._options: dict[str, Any] = {"attacks": attacks, "policy": policy, "seed": seed}
         self._controls, self._log, self._folder = controls, writer(log), folder
         self._batch_size, self._collect = batch_size, collect
         self._columns, self._groups, self._ids = columns, groups, ids
@@ -197,16 +204,21 @@ class Monitor:
 
         Args:
             model: as for `divulge.collect`.
-            epoch: rising from call to call; from 0 or 1.
+            epoch: a whole number, rising from call to call; from 0 or 1.
             step: what the log calls this moment; default: the epoch.
 
         Returns:
             Nothing between turns; else what `divulge.reporters.track.figures_of` gives, and member_loss,
             nonmember_loss, loss_gap (nats), seconds (of this audit) and epoch. What is not measurable is left out.
+            Nothing either where outputs are NaN or infinite: a warning says so, and training goes on, as it does where
+            the log fails.
 
         Raises:
-            InputError: DV068, an epoch that does not rise; else as `collect` and `audit`.
+            InputError: DV068, an epoch that is not whole or does not rise; else as `collect` and `audit`.
         """
+        if epoch % 1 != 0:  # NaN neither
+            raise InputError("DV068", f"expected an epoch that is a whole number, got {epoch!r}. Pass step= for steps")
+        epoch = int(epoch)
         began = time.perf_counter()
         if self._left is not None:
             self._training += began - self._left
@@ -215,20 +227,33 @@ class Monitor:
                 return {}
             if self._audits and epoch <= self._audits[-1].epoch:
                 raise InputError("DV068", f"expected an epoch after {self._audits[-1].epoch}, got {epoch}")
-            with untouched():
-                figures = self._look(model, epoch)
+            try:
+                with untouched():
+                    figures = self._look(model, epoch)
+            except InputError as error:
+                if error.code != "DV006":
+                    raise
+                logger.warning(f"epoch {epoch} is not audited, training goes on: {error}")
+                return {}
             seconds = time.perf_counter() - began
             self._seconds += seconds
             self._first = self._first or seconds
             self.figures = {**figures, "seconds": seconds, "epoch": float(epoch)}
-            self._log(prefixed(self.figures), epoch if step is None else step)
+            self._write(self.figures, epoch if step is None else step)
             return dict(self.figures)
         finally:
             self._left = time.perf_counter()
 
+    def _write(self, figures: dict[str, float], step: int) -> None:
+        """To the log, whose failures are no reason to lose a training."""
+        try:
+            self._log(prefixed(figures), step)
+        except Exception as error:  # not KeyboardInterrupt
+            logger.warning(f"the log did not take the figures of step {step}, training goes on: {error!r}")
+
     def _look(self, model: Any, epoch: int) -> dict[str, float]:
         evidence = self._collected(model, self._watched, [parts.watched for parts in self.parts], self._ids is None)
-        report = audit(evidence, controls=self._controls, name=f"epoch {epoch}", **self._options)
+        report = self._audited(evidence, controls=self._controls, name=f"epoch {epoch}")
         if self.stop_at_score is not None:
             report = _selected(report, self._options["policy"])
         figures = figures_of(report)
@@ -245,6 +270,13 @@ class Monitor:
             self._entries.append(Entry(store(report, len(self._entries), self._folder), f"epoch {epoch}", epoch))
             write_index(self._folder, "epoch", self._entries)
         return figures
+
+    def _audited(self, evidence: Evidence, **options: Any) -> Report:
+        slices = self._slices
+        if slices is None:
+            labels = evidence.labels
+            slices = () if labels is None or labels.dtype.kind == "f" else ("class",)
+        return audit(evidence, slices=slices, **self._options, **options)
 
     def _judge(self, epoch: int, report: Report, worth: float) -> None:
         """Whether to stop, and which epoch to keep: always an earlier choice or this epoch."""
@@ -275,6 +307,12 @@ class Monitor:
         Raises:
             InputError: DV067, nothing was audited yet.
         """
+        if not self._audits:
+            raise InputError(
+                "DV067",
+                f"expected a monitor that has audited an epoch, got one that has not: nothing was audited yet, with "
+                f"every={self.every}. Call it after each epoch, with an every= of at most the last epoch",
+            )
         return Series.of(self.reports, steps=self.epochs, axis="epoch")
 
     @property
@@ -295,7 +333,12 @@ class Monitor:
             logger.info(f"divulge watched: {found.audits} audits in {found.seconds:.1f} s{share}")
             logger.info(f"best epoch: {self.best_epoch}: {self.best_reason}")
             told = {"overhead_seconds": found.seconds} | ({"overhead_share": found.share} if known(found.share) else {})
-            self._log(prefixed(told), self._audits[-1].epoch)
+            self._write(told, self._audits[-1].epoch)
+        elif not self._said:
+            self._said = True
+            logger.warning(
+                f"divulge watched nothing: no epoch was audited, with every={self.every}. Give a lower every="
+            )
         return found
 
     def final_report(self, model: Any, *, controls: str | Iterable[str] = "default") -> Report:
@@ -313,7 +356,7 @@ class Monitor:
         rows = [parts.final if apart else parts.watched for parts in self.parts]
         with untouched():
             data = self._read(rows) if apart else self._watched
-            report = audit(self._collected(model, data, rows, False), controls=controls, **self._options)
+            report = self._audited(self._collected(model, data, rows, False), controls=controls)
         return report if apart else _selected(report, self._options["policy"])
 
     # -------------------------------------------------------------------------------------------------- records

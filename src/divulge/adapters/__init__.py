@@ -226,6 +226,15 @@ def _kind(predictor: Predictor, sides: Sequence[_Scored]) -> Literal["logits", "
             raise InputError(
                 "DV075", f"the model predicts {outputs.shape[1]} targets, expected one. Audit them one by one"
             )
+        if predictor.doubtful and not all(side.unit for side in sides) and _are_bits(sides):
+            raise InputError(
+                "DV075",
+                f"expected predictions within 0..1 for labels of 0 and 1, got {outputs.min():.4g} to "
+                f"{outputs.max():.4g}: logits of a classifier with an objective of its own, which its file does not "
+                "tell from a regression's. Pass a function that gives them: divulge.collect(lambda x: "
+                "booster.predict(xgboost.DMatrix(x), output_margin=True), …); if it is a regression, its predictions: "
+                "Evidence.from_splits({'predictions': …, 'labels': …}, …)",
+            )
         return "predictions"
     if outputs.ndim == 1 and labels.dtype.kind == "f" and not np.isin(labels, (-1, 0, 1)).all():
         logger.info("labels are floats other than 0 and 1, and the model has one output: read as a regression")
@@ -241,6 +250,10 @@ def _kind(predictor: Predictor, sides: Sequence[_Scored]) -> Literal["logits", "
         )
         return "probs"
     return "logits"
+
+
+def _are_bits(sides: Sequence[_Scored]) -> bool:
+    return all(side.labels.dtype.kind in "biuf" and bool(np.isin(side.labels, (0, 1)).all()) for side in sides)
 
 
 def _one_of_several(sides: Sequence[_Scored], apart: bool) -> bool:

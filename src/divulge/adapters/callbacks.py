@@ -6,6 +6,7 @@ epoch at the end. Epochs count from 1.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from divulge.adapters.predictor import needed
@@ -99,7 +100,7 @@ def hf_callback(monitor: Monitor, *, restore_best: bool = False) -> Any:
             _check_alone(args.world_size)
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-            model, epoch = others["model"], round(state.epoch)
+            model, epoch = others["model"], math.ceil(state.epoch - 1e-6)  # one that max_steps cuts is the next
             if monitor(model, epoch, step=state.global_step) and restore_best and monitor.best_epoch == epoch:
                 self.kept = _copied(model)
             if monitor.should_stop:

@@ -1,5 +1,4 @@
-"""LightGBM: Booster and the scikit-learn wrappers; raw scores, times the sigmoid's slope, are logits where they make the
-probabilities."""
+"""LightGBM: Booster and the scikit-learn wrappers; raw scores, times the sigmoid's slope, are logits where they fit."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ REGRESSIONS = ("regression", "huber", "fair", "poisson", "quantile", "mape", "ga
 
 @contextmanager
 def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
-    """A classifier's raw scores or else its probabilities (of a random forest), a regressor's predictions, by the objective it was trained for."""
+    """A classifier's raw scores, or its probabilities (of a random forest), a regressor's predictions, by objective."""
     import lightgbm
 
     booster = model.booster_ if isinstance(model, lightgbm.LGBMModel) else model

@@ -25,6 +25,7 @@ class Predictor(NamedTuple):
         classes: the label values in the order of the columns, where the model knows them.
         names: the names of the columns: what labels are if they are text; ints are column numbers.
         apart: whether the layer that was undone is a sigmoid of each column by itself; asked after `predict`.
+        doubtful: whether predictions may be a classifier's logits after all, for what the model knows.
 
     >>> Predictor(lambda x: x).kind
     'logits'
@@ -35,6 +36,7 @@ class Predictor(NamedTuple):
     classes: Sequence[object] | None = None
     names: Sequence[str] | None = None
     apart: Callable[[], bool] = lambda: False
+    doubtful: bool = False
 
 
 class Adapter(Protocol):

@@ -94,8 +94,10 @@ def batches(data: Any, size: int, name: str) -> Batches:
 def split(batch: Any, name: str) -> Batch:
     """Inputs and labels of one batch: (x, y), (x, y, weights), or a mapping with the labels under their name.
 
+    A list of several arrays with a row a label each is the model's several inputs, and becomes a tuple.
+
     Raises:
-        InputError: DV072, there are no labels.
+        InputError: DV072, there are no labels; DV074, three parts of which the last are no weights.
 
     >>> split({"input_ids": [[1], [2]], "labels": [0, 1]}, "members").labels
     [0, 1]
@@ -105,7 +107,13 @@ def split(batch: Any, name: str) -> Batch:
         if key is not None:
             return Batch({name: value for name, value in batch.items() if name not in LABELS}, batch[key])
     elif isinstance(batch, tuple | list) and len(batch) in (2, 3) and batch[1] is not None:
-        return Batch(batch[0], batch[1])
+        if len(batch) == 3 and not _are_weights(batch[2]):
+            raise InputError(
+                "DV074",
+                f"expected for {name} inputs and labels, got three parts, of which the third is no floats: is it "
+                "(x, y, weights) or ((x, k), y)? Give weights as floats, or several inputs as one part: ((x, k), y)",
+            )
+        return Batch(_inputs(batch[0], batch[1]), batch[1])
     raise _unlabelled(batch, name)
 
 
@@ -145,6 +153,19 @@ def take(inputs: Any, rows: slice | NDArray[np.int64]) -> Any:
     if kinds[0][0] == "tensorflow" and not isinstance(rows, slice):
         return inputs.numpy()[rows]  # a tensor of TensorFlow takes no index array
     return inputs[rows]
+
+
+def _are_weights(part: Any) -> bool:
+    """Whether this is None or floats, of any kind of array, or the form of such an array."""
+    return part is None or "float" in str(getattr(part, "dtype", None) or np.asarray(part).dtype).lower()
+
+
+def _inputs(inputs: Any, labels: Any) -> Any:
+    """A list of several arrays, each with as many rows as there are labels, as a tuple; all else as it is."""
+    if not isinstance(inputs, list) or len(inputs) < 2 or np.ndim(labels) == 0:
+        return inputs
+    several = all(getattr(part, "shape", None) and part.shape[0] == len(labels) for part in inputs)
+    return tuple(inputs) if several else inputs
 
 
 def _split_each(source: Iterable[Any], name: str) -> Iterator[Batch]:
@@ -211,12 +232,50 @@ def _tensorflow_batches(data: Any, size: int, name: str) -> Iterable[Any]:
                 f"expected for {name} a tf.data.Dataset in a fixed order, got one that shuffles: ids and columns would "
                 "belong to other records. Give the data set before .shuffle(…)",
             )
-    spec = data.element_spec
-    labels = split(spec, name).labels
-    if getattr(labels, "shape", None) is not None and labels.shape.rank == 0:
+    if int(data.cardinality()) == -1 or any("Repeat" in type(stage).__name__ for stage in stages):
+        raise InputError(
+            "DV073",
+            f"expected for {name} a tf.data.Dataset that gives every record once, got one that repeats or never ends. "
+            "Give the data set before .repeat(…)",
+        )
+    if not _are_batches(data.element_spec, [type(stage).__name__ for stage in stages], name):
         data = data.batch(size)
     batches: Iterable[Any] = data.as_numpy_iterator()
     return batches
+
+
+def _are_batches(spec: Any, stages: list[str], name: str) -> bool:
+    """Whether the elements of a tf.data.Dataset are batches, and not single records.
+
+    Args:
+        spec: of an element.
+        stages: what the data set is made by, the last first.
+        name: of the side, for messages.
+    """
+    import tensorflow as tf
+
+    inputs, labels = split(spec, name)
+    shapes: list[Any] = [getattr(part, "shape", None) for part in tf.nest.flatten((inputs, labels))]
+    shapes = [shape for shape in shapes if shape is not None and shape.rank is not None]
+    if any(shape.rank == 0 for shape in shapes):
+        return False
+    rows = {shape[0] for shape in shapes}
+    if len(rows - {None}) > 1:  # features and one-hot classes of a record
+        return False
+    batching = next((stage for stage in stages if "batch" in stage.lower()), None)
+    if batching is not None:
+        return "Unbatch" not in batching
+    if rows <= {None}:
+        return True
+    if None not in rows and all(shape.rank == 1 for shape in shapes):
+        if any("TensorSlice" in stage for stage in stages):  # as many features as classes
+            return False
+        raise InputError(
+            "DV074",
+            f"expected for {name} batches or records, got elements whose inputs and labels are both of shape "
+            f"{tuple(shapes[0])}: of one record or of as many? Give records with .batch(32)",
+        )
+    return None not in rows
 
 
 def _length(data: Any) -> int | None:
@@ -264,10 +323,17 @@ def _collated(rows: list[Any], name: str) -> Batch:
     parts = [split(row, name) for row in rows]
     labels = [part.labels for part in parts]
     inputs = [part.inputs for part in parts]
-    if isinstance(inputs[0], str | Mapping):
+    first = inputs[0]
+    if isinstance(first, tuple | list) and len(first) > 1 and all(getattr(one, "shape", None) for one in first):
+        return Batch(tuple(_stacked(list(column)) for column in zip(*inputs, strict=True)), labels)
+    if isinstance(first, str | Mapping):
         return Batch(inputs, labels)
+    return Batch(_stacked(inputs), labels)
+
+
+def _stacked(inputs: list[Any]) -> Any:
     if origins(inputs[0])[0][0] == "torch":
         import torch
 
-        return Batch(torch.stack(inputs), labels)
-    return Batch(np.stack([np.asarray(one) for one in inputs]), labels)
+        return torch.stack(inputs)
+    return np.stack([np.asarray(one) for one in inputs])

@@ -44,13 +44,12 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
     probs = np.asarray(model.predict_proba(few))
     candidates = [getattr(model, name) for name in LOGITS if hasattr(model, name)]
     candidates += [method for method in [_network(model)] if method]
-    for method in candidates:
-        logits = method(few)
-        if gives(logits, probs):
-            apart = not gives(logits, probs, apart=False)
-            yield Predictor(method, classes=classes, apart=lambda: apart)
-            return
-    yield Predictor(model.predict_proba, kind="probs", classes=classes)
+    method = next((one for one in candidates if gives(one(few), probs)), None)
+    if method is None:
+        yield Predictor(model.predict_proba, kind="probs", classes=classes)
+        return
+    apart = not gives(method(few), probs, apart=False)
+    yield Predictor(method, classes=classes, apart=lambda: apart)
 
 
 def _check_margins(model: Any, sample: Any, classes: NDArray[Any]) -> None:
@@ -60,7 +59,7 @@ def _check_margins(model: Any, sample: Any, classes: NDArray[Any]) -> None:
         raise InputError(
             "DV075",
             f"expected a classifier with predict_proba or decision_function, got {name} with neither: it only names "
-            "a class. Give it probabilities (a VotingClassifier: voting='soft'; else wrap it in CalibratedClassifierCV)",
+            "a class. Give it probabilities (VotingClassifier: voting='soft'; else wrap it in CalibratedClassifierCV)",
         )
     margins, named = np.asarray(model.decision_function(sample)), np.asarray(model.predict(sample))
     if named.ndim != 1 or not len(named):  # several labels a record: a margin each

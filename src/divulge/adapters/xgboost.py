@@ -39,4 +39,6 @@ def predictor(model: Any, sample: Any) -> Iterator[Predictor]:
         return booster.predict(inputs, output_margin=margin, iteration_range=(0, best))
 
     classes = getattr(model, "classes_", None) if margin else None
-    yield Predictor(predict, kind="logits" if margin else "predictions", classes=classes)
+    # A function of one's own is saved as a regression's objective, whatever it was for.
+    doubtful = not margin and (not wrapped or callable(model.objective))
+    yield Predictor(predict, kind="logits" if margin else "predictions", classes=classes, doubtful=doubtful)
