@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
+
+from divulge import attacks
 
 # A shared machine may be slow at any moment; and what CI looks at should not depend on the day.
 settings.register_profile("divulge", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("divulge")
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # the lightest of its backends; one a process
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """Most tests are of what comes after the attacks: there "default" is the quick set, which is ten times as fast.
+
+    What depends on the default set itself is marked `default_budget`.
+    """
+    before = attacks.BUDGETS["default"]
+    if item.get_closest_marker("default_budget") is None:
+        attacks.BUDGETS["default"] = attacks.quick
+    try:
+        return (yield)
+    finally:
+        attacks.BUDGETS["default"] = before
 
 
 @pytest.fixture

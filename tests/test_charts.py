@@ -38,6 +38,10 @@ def runs(count: int = 3) -> Comparison:
 def drawn(name: str) -> Any:
     if name == "over":
         return charts.over(Series.of(runs().reports, steps=[0.1, 1, 10], axis="noise"))
+    if name == "reliability":
+        member = np.arange(400) < 200
+        scores = np.random.default_rng(0).normal(size=400) + member
+        return charts.reliability(divulge.membership_probability(divulge.Evidence(member, signals={"loss": scores})))
     return getattr(charts, name)(runs() if name in OF_RUNS else reports.leaking())
 
 

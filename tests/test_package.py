@@ -92,10 +92,12 @@ def test_no_module_imports_at_its_top_what_only_some_functions_need():
 # ------------------------------------------------------------------------------------------------------ the names
 
 NAMES = [
+    "membership_probability",
     "DivulgeError",
     "Estimate",
     "Evidence",
     "InputError",
+    "MembershipProbability",
     "Monitor",
     "Policy",
     "PolicyError",

@@ -9,6 +9,7 @@ from divulge.metrics import Estimate
 from divulge.monitor import Monitor
 from divulge.pipeline import audit
 from divulge.policy import Policy
+from divulge.probability import MembershipProbability, membership_probability
 from divulge.report import Report, Verdict
 from divulge.selection import Tail
 from divulge.series import Series
@@ -19,6 +20,7 @@ __all__ = [
     "Estimate",
     "Evidence",
     "InputError",
+    "MembershipProbability",
     "Monitor",
     "Policy",
     "PolicyError",
@@ -34,4 +36,5 @@ __all__ = [
     "charts",
     "collect",
     "compare",
+    "membership_probability",
 ]

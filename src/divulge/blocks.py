@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,3 +62,29 @@ def over_rows(work: Callable[[slice], None], rows: int, row_bytes: int) -> None:
     """
     step = max(256, BLOCK_BYTES // max(row_bytes, 1))
     in_parallel(work, [slice(start, min(start + step, rows)) for start in range(0, rows, step)])
+
+
+def in_parallel_alone(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`in_parallel`, each item on one thread: a library's own threads would spin against each other's.
+
+    The limit of OpenMP is a thread's own, that of BLAS the process's.
+
+    >>> in_parallel_alone(abs, [-1, 2])
+    [1, 2]
+    """
+    loaded = _libraries(len(sys.modules))
+
+    def alone(item: T) -> R:
+        with loaded.limit(limits=1, user_api="openmp"):
+            return work(item)
+
+    with loaded.limit(limits=1, user_api="blas"):
+        return in_parallel(alone, items)
+
+
+@lru_cache(1)
+def _libraries(modules: int) -> Any:
+    """What runs threads of its own; looked for anew once more modules are loaded, since that takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

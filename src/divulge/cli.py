@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from divulge import atomic, terminal
+from divulge.attacks import BUDGETS
 from divulge.codes import CODES
 from divulge.errors import InputError, PolicyError
 from divulge.evidence import Evidence
@@ -91,6 +92,10 @@ def program() -> None:
 
 # ---------------------------------------------------------------------------------------- audit, gate, compare
 
+_BUDGET = (
+    "Attacks to run. quick: thresholds. default: logistic regressions of membership and quantiles too, a few times as "
+    "long. thorough: boosting, networks, neighbours too, a few hundred times as long: minutes."
+)
 _POLICY = "Limits, in TOML; else divulge.toml or [tool.divulge] of pyproject.toml here."
 
 
@@ -134,7 +139,8 @@ def _with_places(command: Command) -> Command:
 @click.option("--nonmember-value", metavar="WORD", multiple=True, help="One more word for non-members.")
 @click.option("--lower-is-member", metavar="SIGNAL", multiple=True, help="A signal that is low for members.")
 @click.option("--slice", "slices", metavar="NAME", multiple=True, help="class, correct, a column, loss/10, class*sex.")
-@click.option("--attack", "attacks", metavar="NAME", multiple=True, help="Run this attack only; may be repeated.")
+@click.option("--budget", type=click.Choice(tuple(BUDGETS)), help=_BUDGET)
+@click.option("--attack", "attacks", metavar="NAME", multiple=True, help="This attack only, or besides the --budget.")
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Measure this only: auc, tpr@0.001 …")
 @click.option("--control", "controls", metavar="NAME", multiple=True, help="Run this control only; -NAME: all but it.")
 @click.option("--name", metavar="MODEL", help="What to call the model.")
@@ -161,6 +167,7 @@ def _audit(
     nonmember_value: tuple[str, ...],
     lower_is_member: tuple[str, ...],
     slices: tuple[str, ...],
+    budget: str | None,
     attacks: tuple[str, ...],
     metrics: tuple[str, ...],
     controls: tuple[str, ...],
@@ -202,7 +209,7 @@ def _audit(
         )
         report = audit(
             evidence,
-            attacks=list(attacks) or "default",
+            attacks=[*([budget] if budget else []), *attacks] or "default",
             slices=slices,
             metrics=list(metrics) or "default",
             controls=list(controls) or "default",

@@ -39,7 +39,8 @@ def clopper_pearson_lower(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Float
     from scipy.special import betaincinv
 
     k, n, alpha = np.broadcast_arrays(np.asarray(k, float), np.asarray(n, float), np.asarray(alpha, float))
-    inside = betaincinv(np.maximum(k, 1), n - k + 1, alpha)
+    # Counts may be fractions: rows of a group count as less than one each.
+    inside = betaincinv(np.where(k > 0, k, 1), np.maximum(n - k, 0) + 1, alpha)
     ends = np.exp(np.log(alpha) / np.maximum(n, 1))
     return np.where(k <= 0, 0.0, np.where(k >= n, ends, inside))
 
@@ -53,7 +54,7 @@ def clopper_pearson_upper(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Float
     from scipy.special import betainccinv
 
     k, n, alpha = np.broadcast_arrays(np.asarray(k, float), np.asarray(n, float), np.asarray(alpha, float))
-    inside = betainccinv(k + 1, np.maximum(n - k, 1), alpha)
+    inside = betainccinv(np.maximum(k, 0) + 1, np.where(n > k, n - k, 1), alpha)
     ends = -np.expm1(np.log(alpha) / np.maximum(n, 1))
     return np.where(k >= n, 1.0, np.where(k <= 0, ends, inside))
 

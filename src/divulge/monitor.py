@@ -110,7 +110,7 @@ class Monitor:
         every: int = 1,
         records: int = 2000,
         slices: str | Slicer | Iterable[str | Slicer] | None = None,
-        attacks: str | Attack | Iterable[str | Attack] = "default",
+        attacks: str | Attack | Iterable[str | Attack] = "quick",
         controls: str | Iterable[str] = (),
         log: Log | HasLog | None = None,
         folder: str | PathLike[str] | None = None,
@@ -135,7 +135,8 @@ class Monitor:
             every: epochs that are a multiple of it are audited.
             records: at most so many of each side are looked at, chosen once by the seed; groups stay whole.
             slices: as for `divulge.audit`; None: by class, where labels are classes.
-            attacks, policy: as for `divulge.audit`.
+            attacks: as for `divulge.audit`, here "quick": a look must not hold up the training.
+            policy: as for `divulge.audit`.
             controls: of the audits during training; `final_report` runs all.
             log: where figures go, "privacy/" before their names; see `divulge.reporters.track`.
             folder: each report is saved here at once, as a series that `divulge compare FOLDER` shows.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,7 +59,8 @@ def audit(
 
     Args:
         evidence: n records, members and non-members.
-        attacks: "default", or names, objects or callables; see `divulge.attacks`.
+        attacks: a budget ("quick", "default", "thorough"), or names, objects, callables or scikit-learn classifiers,
+            alone or several; see `divulge.attacks`.
         slices: names or callables; see `divulge.slices`. "everyone" is always one.
         metrics: "default", or names or callables; see `divulge.metrics`. The score and the tail are always there.
         controls: "default" is all of them; names run only those, "-name" all but that one, () none; the report
@@ -95,16 +98,17 @@ def audit(
         everyones += [metric for metric in policy.metrics() if str(metric[:3]) not in have]
     of_slices = metric_family.all_named(metric_family.OF_SLICES) if metrics == "default" else everyones
     trials = control_family.all_named(controls)
-    steps = _Steps(progress, 2 + len(chosen) * (2 + len(cut)))
+    steps = _Steps(progress, chosen, len(cut), len(evidence) if trials else 0)
     error = 1 - confidence
 
-    steps.next("reading the records")
+    steps.at("reading the records")
     contents = content_hashes(evidence)
     meta = _provenance(evidence, chosen, digest(evidence, contents), seed=seed, confidence=confidence, min_n=min_n)
     known = identified(evidence, contents)
     shared = control_family.shared_records(evidence, contents) if "duplicates" in trials else None
     del contents
-    known = without_shared(known, shared)
+    known = with_answers(without_shared(known, shared), chosen, seed)
+    given = sorted(known.signals)
     ready = _prepare(known, chosen, cut, seed=seed, min_n=min_n, error=error, steps=steps)
     member, tag, scored, partitions = ready.evidence.member, ready.tag, ready.scored, ready.partitions
     effective = effective_shares(ready.evidence.member, ready.evidence.groups)
@@ -114,7 +118,8 @@ def audit(
         roc = next(exact_slices(ranked, tag, np.zeros(1, np.int32), 1, fitted=attack.fitted, effective=effective))
         return roc, measuring.of_everyone(attack.name, roc, everyones, error)
 
-    measured = in_parallel(of_everyone, scored, lambda: steps.next("measuring"))
+    steps.at("measuring")
+    measured = in_parallel(of_everyone, scored, lambda: steps.did(1))
     rocs = {attack.name: roc for (attack, _), (roc, _) in zip(scored, measured, strict=True)}
     first = next(iter(rocs.values()))
     carried = [fpr for fpr in FPRS if metric_family.too_few(first, fpr) is None]
@@ -131,8 +136,8 @@ def audit(
     aucs = {name: metric_family.auc(roc, 2 * CONTROL_ERROR) for name, roc in rocs.items()}
     del measured, rocs, first  # the largest arrays of an audit, and nothing after this needs them
 
-    steps.next("controls")
-    setting = _setting(ready, aucs, shared, sorted(evidence.signals), seed) if trials else None
+    steps.at("controls")
+    setting = _setting(ready, aucs, shared, given, seed, steps) if trials else None
     outcomes = control_family.run(trials, setting)
     statuses = ready.statuses
     del setting, ready, known  # what is left needs only the ranked scores
@@ -147,7 +152,8 @@ def audit(
         return measuring.of_slices(merged, rocs, of_slices, error)
 
     tasks = [(merged, item) for merged in partitions for item in scored]
-    by_task = in_parallel(of_slice, tasks, lambda: steps.next("measuring slices"))
+    steps.at("measuring slices")
+    by_task = in_parallel(of_slice, tasks, lambda: steps.did(1))
     slice_rows: list[Row] = [measuring.slice_row(EVERYONE, EVERYONE, member)]
     for at, merged in enumerate(partitions):
         of_partition = by_task[at * len(scored) : (at + 1) * len(scored)]
@@ -205,15 +211,25 @@ def _check(evidence: Evidence, confidence: float, min_n: int, seed: int) -> None
 
 
 class _Steps:
-    """Tells the caller how far the audit is."""
+    """Tells the caller how far the audit is, in units of about one signal's threshold."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
+    def __init__(self, progress: Progress | None, attacks: Sequence[NamedAttack], cuts: int, tried: int) -> None:
+        """tried: rows that the controls may try the attacks on, 0 where none does."""
+        self._progress, self._done, self._what = progress, 0.0, ""
+        self.share = min(1.0, 2 * control_family.TRIAL_SAMPLE / max(tried, 1))
+        trials = control_family.TRIALS * self.share if tried else 0
+        self._total = 1 + math.ceil(sum(attack.cost * (1 + trials) + 1 + cuts for attack in attacks))
 
-    def next(self, what: str) -> None:
+    def at(self, what: str) -> None:
+        """The next thing to be done."""
+        self._what = what
         if self._progress is not None:
-            self._progress(self._done, self._total, what)
-        self._done = min(self._done + 1, self._total - 1)
+            self._progress(int(self._done), self._total, what)
+
+    def did(self, cost: float) -> None:
+        """A part of it is done."""
+        self._done = min(self._done + cost, self._total - 1)
+        self.at(self._what)
 
     def last(self) -> None:
         if self._progress is not None:
@@ -293,9 +309,10 @@ def _prepare(
     statuses: list[Row] = []
     unscored: dict[str, tuple[int, int]] = {}
     for attack in attacks:
-        steps.next(f"attack {attack.name}")
+        steps.at(f"attack {attack.name}")
         try:
             scores = scores_of(attack, evidence, seed)
+            steps.did(attack.cost)
         except Unavailable as reason:
             if attack.required:
                 raise Unavailable(f"the attack {attack.name} cannot run: {reason.message}") from reason
@@ -327,8 +344,7 @@ def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.
         Unavailable: the evidence does not hold what the attack needs.
         InputError: DV057, scores of another shape or type.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(attack.name.encode())])
-    scores = np.asarray(attack.call(evidence, rng))
+    scores = np.asarray(attack.call(evidence, _rng(attack, seed)))
     if scores.shape != evidence.member.shape or scores.dtype.kind not in "fiub":
         raise InputError(
             "DV057",
@@ -336,6 +352,34 @@ def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.
             f"expected one number a record, shape {evidence.member.shape}",
         )
     return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+
+
+def with_answers(evidence: Evidence, attacks: Iterable[NamedAttack], seed: int) -> Evidence:
+    """The evidence with the signals that attacks ask of the model themselves, whoever is a member: once an audit.
+
+    An attack that cannot ask is left to say so when it runs.
+
+    Raises:
+        InputError: DV057, a signal of another shape.
+    """
+    found = dict(evidence.signals)
+    for attack in attacks:
+        if attack.prepare is None:
+            continue
+        with contextlib.suppress(Unavailable):
+            found |= attack.prepare(evidence, _rng(attack, seed))
+        wrong = [name for name, values in found.items() if np.shape(values) != evidence.member.shape]
+        if wrong:
+            raise InputError(
+                "DV057",
+                f"the attack {attack.name} prepared a signal {wrong[0]!r} of shape {np.shape(found[wrong[0]])}; "
+                f"expected one number a record, shape {evidence.member.shape}",
+            )
+    return replace(evidence, signals=found)
+
+
+def _rng(attack: NamedAttack, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(attack.name.encode())])
 
 
 def without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:
@@ -357,11 +401,13 @@ def without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:
 
 
 def _setting(
-    ready: _Ready, aucs: Mapping[str, Estimate], shared: Shared | None, given: Sequence[str], seed: int
+    ready: _Ready, aucs: Mapping[str, Estimate], shared: Shared | None, given: Sequence[str], seed: int, steps: _Steps
 ) -> Setting:
     """What the controls may look at."""
 
     def run(attack: NamedAttack, part: Evidence) -> NDArray[np.floating[Any]]:
+        steps.at(f"controls: {attack.name}")
+        steps.did(attack.cost * steps.share)
         return scores_of(attack, with_signals(part, [attack]), seed)
 
     attacks = [attack for attack, _ in ready.scored]

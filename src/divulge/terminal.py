@@ -140,14 +140,16 @@ def _logging() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[int, int, str], None]]:
-    """Gives a function to call with (steps done, all steps, what): a bar on a terminal, else lines under -v."""
+    """Gives a function to call with (done, all, what): a bar and the time left on a terminal, else lines under -v."""
     if quiet() or verbose() or not sys.stderr.isatty():
         yield lambda done, total, what: logger.debug("%d/%d %s", done, total, what)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (BarColumn(20), TextColumn("{task.fields[what]}", markup=False), TimeElapsedColumn())
+    left = TimeRemainingColumn(compact=True)
+    what = TextColumn("{task.fields[what]}", markup=False)
+    columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("left"), left, what)
     console = Console(stderr=True, emoji=False, highlight=False)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, what="")

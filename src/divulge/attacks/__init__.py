@@ -1,13 +1,13 @@
 """Attacks: `attack(evidence, rng) -> (n,) scores`, higher = more member-like.
 
-Ours are frozen dataclasses, one file a family; any callable of the same shape is an attack too. Which run by default,
-and how a name becomes an attack, is said here and nowhere else.
+Ours are frozen dataclasses, one file a family; any callable of the same shape is an attack too, and so is a
+scikit-learn classifier. Which run by default, and how a name becomes an attack, is said here and nowhere else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -15,21 +15,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import signals
+from divulge.attacks import learned, quantile, traces
+from divulge.attacks.answers import share_right
+from divulge.attacks.knowledge import FEATURES
+from divulge.attacks.label_only import LabelOnly
+from divulge.attacks.learned import Learned
+from divulge.attacks.perturbations import Images, Noise, Tabular
+from divulge.attacks.quantile import Quantile
 from divulge.attacks.threshold import ClassWise, Threshold
+from divulge.attacks.traces import Traces
 from divulge.errors import InputError
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence
 
-__all__ = ["Attack", "ClassWise", "NamedAttack", "Threshold", "all_named", "default", "named"]
+__all__ = [
+    "BUDGETS",
+    "Attack",
+    "ClassWise",
+    "Images",
+    "LabelOnly",
+    "Learned",
+    "NamedAttack",
+    "Noise",
+    "Quantile",
+    "Tabular",
+    "Threshold",
+    "Traces",
+    "all_named",
+    "named",
+    "share_right",
+]
+
+Prepare = Callable[["Evidence", np.random.Generator], Mapping[str, NDArray[Any]]]
 
 
 class Attack(Protocol):
     """Scores records by how member-like they are.
 
-    An attack may also say `needs`, a tuple of signal names to be computed beforehand in one pass, and `fitted`, True
-    where it is fitted on membership (its intervals are then widened). Its `str` is its name in the report, its `repr`
-    its provenance.
+    An attack may also say
+
+    - `needs`, a tuple of signal names to be computed beforehand in one pass;
+    - `fitted`, True where it is fitted on membership (its intervals are then widened);
+    - `cost`, about how many times as long as a threshold attack it takes, for the time left;
+    - `prepare(evidence, rng)`, signals by name that it asks of the model, whoever is a member; asked once an audit.
+
+    Its `str` is its name in the report, its `repr` its provenance.
     """
 
     def __call__(self, evidence: Evidence, rng: np.random.Generator) -> NDArray[np.floating[Any]]:
@@ -49,40 +80,84 @@ class NamedAttack(NamedTuple):
     needs: tuple[str, ...]
     fitted: bool
     required: bool
+    cost: float
+    prepare: Prepare | None
 
 
-def default(evidence: Evidence) -> list[Attack]:
-    """The attacks that run when none is named: what these outputs, labels and given signals support.
+def quick(evidence: Evidence) -> list[Attack]:
+    """Thresholds on signals, of all records and class by class: one pass over the outputs.
 
     Signals whose ROC is another's by construction (log_odds is loss, on another scale) are left out.
 
     >>> from divulge.evidence import Evidence
     >>> evidence = Evidence(member=np.array([True, False]), signals={"loss": np.array([-.1, -2.])})
-    >>> len(default(evidence))
-    1
+    >>> [str(attack) for attack in quick(evidence)]
+    ['loss', 'class_wise(loss)']
     """
-    classes = evidence.labels is not None and evidence.labels.ndim == 1 and evidence.labels.dtype.kind != "f"
     names = list(evidence.signals)
     chosen = {"multiclass": ["loss", "modified_entropy"], "unlabelled": ["confidence", "entropy"]}
     names += [name for name in chosen.get(evidence.task, ["loss"]) if name not in names]
     names = [name for name in names if signals.why_unavailable(evidence, name) is None]
     attacks: list[Attack] = [Threshold(name) for name in names]
-    if classes and names:
-        attacks.append(ClassWise("loss" if "loss" in names else names[0]))
-    return attacks
+    return [*attacks, ClassWise("loss" if "loss" in names else names[0])] if names else []
+
+
+def default(evidence: Evidence) -> list[Attack]:
+    """And logistic regressions of membership, one for all records and one a class; quantiles given class and features.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False]), signals={"loss": np.array([-.1, -2.])})
+    >>> len(default(evidence))
+    6
+    """
+    more: list[Attack] = [Learned("logistic"), Learned("per_class"), Quantile("class"), Quantile("linear")]
+    return [*quick(evidence), *more] if _any_fits(evidence) else []
+
+
+def thorough(evidence: Evidence) -> list[Attack]:
+    """And every other attack that finds something of its own; those of what was not given are skipped.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False]), signals={"loss": np.array([-.1, -2.])})
+    >>> len(thorough(evidence))
+    16
+    """
+    models: list[Attack] = [Learned(model) for model in learned.MODELS]
+    models += [Quantile(model) for model in quantile.MODELS]
+    models += [Learned("boosting", (FEATURES,)), *(Traces(kind) for kind in traces.KINDS), LabelOnly()]
+    return [*quick(evidence), *models] if _any_fits(evidence) else []
+
+
+BUDGETS: dict[str, Callable[[Evidence], list[Attack]]] = {"quick": quick, "default": default, "thorough": thorough}
+"""Sets of attacks by what they cost; docs/attacks.md has the times."""
+
+
+def _any_fits(evidence: Evidence) -> bool:
+    return bool(quick(evidence)) or evidence.traces is not None
 
 
 def named(attack: str | Attack, evidence: Evidence) -> NamedAttack:
-    """An attack from a signal's name, "class_wise", "class_wise(SIGNAL)" or the user's own callable.
+    """An attack from its name (a signal, "learned(boosting)" …), the user's own callable, or a classifier.
 
     Raises:
-        InputError: DV052, no attack of that name.
+        InputError: DV052, no attack of that name; DV056, a setting that it does not take.
     """
-    call = _from_text(attack, evidence) if isinstance(attack, str) else attack
+    call: Any = _from_text(attack, evidence) if isinstance(attack, str) else attack
+    if _is_classifier(call):
+        call = Learned(call)
     if not callable(call):
-        raise InputError("DV052", f"expected an attack's name or a callable, got {type(call).__name__}: {call!r:.80}")
+        raise InputError(
+            "DV052",
+            "expected an attack's name, a callable or a scikit-learn classifier, "
+            f"got {type(call).__name__}: {call!r:.80}",
+        )
     name = without_address(str(getattr(call, "__name__", call)))
-    return NamedAttack(name, call, getattr(call, "needs", ()), getattr(call, "fitted", False), True)
+    needs, fitted = getattr(call, "needs", ()), getattr(call, "fitted", False)
+    return NamedAttack(name, call, needs, fitted, True, getattr(call, "cost", 1.0), getattr(call, "prepare", None))
+
+
+def _is_classifier(thing: object) -> bool:
+    return not callable(thing) and hasattr(thing, "fit") and hasattr(thing, "get_params")
 
 
 def without_address(text: str) -> str:
@@ -95,34 +170,59 @@ def without_address(text: str) -> str:
 
 
 def all_named(attacks: str | Attack | Iterable[str | Attack], evidence: Evidence) -> list[NamedAttack]:
-    """Normalise the `attacks` argument of `audit`.
+    """Normalise the `attacks` argument of `audit`: budgets, names, callables, alone or several.
 
     Raises:
         InputError: DV052, an unknown name, two attacks of one name, or none at all.
     """
-    if isinstance(attacks, str) and attacks == "default":
-        found = [named(attack, evidence)._replace(required=False) for attack in default(evidence)]
-        if not found:
-            raise InputError("DV052", "no attack fits this evidence: give outputs (logits, probs) or a signal (loss)")
-        return found
-    given = [attacks] if isinstance(attacks, str) or callable(attacks) else list(attacks)
-    found = [named(attack, evidence) for attack in given]
-    names = [attack.name for attack in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not found:
-        raise InputError("DV052", f"two attacks are called {twice[0]!r}" if twice else "no attack was named")
-    return found
+    several = isinstance(attacks, Iterable) and not isinstance(attacks, str) and not _is_classifier(attacks)
+    given: list[Any] = list(attacks) if several else [attacks]  # type: ignore[arg-type]
+    found: dict[str, NamedAttack] = {}
+    budgets = [item for item in given if isinstance(item, str) and item in BUDGETS]
+    for budget in budgets:
+        found |= {str(call): named(call, evidence)._replace(required=False) for call in BUDGETS[budget](evidence)}
+    if given and not found and len(budgets) == len(given):
+        raise InputError("DV052", "no attack fits this evidence: give outputs (logits, probs) or a signal (loss)")
+    for item in given:
+        if isinstance(item, str) and item in BUDGETS:
+            continue
+        attack = named(item, evidence)
+        if attack.name in found and found[attack.name].required:
+            raise InputError("DV052", f"two attacks are called {attack.name!r}")
+        found[attack.name] = attack
+    if not found:
+        raise InputError("DV052", "no attack was named")
+    return list(found.values())
+
+
+_FAMILIES: dict[str, Callable[..., Attack]] = {
+    "class_wise": lambda *signal: ClassWise(*signal),
+    "learned": lambda model="logistic", *columns: Learned(model, columns),
+    "quantile": lambda model="linear", *rest: _quantile(model, rest),
+    "traces": lambda *kind: Traces(*kind),
+    "label_only": lambda: LabelOnly(),
+}
+
+
+def _quantile(model: str, rest: tuple[str, ...]) -> Quantile:
+    signal = next((text.removeprefix("signal=") for text in rest if text.startswith("signal=")), Quantile.signal)
+    return Quantile(model, signal, tuple(text for text in rest if not text.startswith("signal=")))
 
 
 def _from_text(text: str, evidence: Evidence) -> Attack:
+    """NAME, a signal's or a family's, or FAMILY(WORD, WORD …)."""
     known = [*evidence.signals, *signals.NAMES]
     if text in known:
         return Threshold(text)
-    if text == "class_wise":
-        return ClassWise()
-    if text.startswith("class_wise(") and text.endswith(")") and text[11:-1] in known:
-        return ClassWise(text[11:-1])
-    names = [*dict.fromkeys(known), "class_wise"]
-    close = get_close_matches(text, names, 1)
+    call = re.fullmatch(r"(\w+)(?:\((.*)\))?", text, re.DOTALL)
+    if call and call[1] in _FAMILIES:
+        words = [word.strip() for word in call[2].split(",")] if call[2] is not None else []
+        if call[1] != "class_wise" or not words or words[0] in [*known, "label_only"]:
+            try:
+                return _FAMILIES[call[1]](*words)
+            except TypeError:
+                pass  # more words than it takes
+    names = list(dict.fromkeys([*known, *_FAMILIES, *map(str, thorough(evidence))]))
+    close = get_close_matches(text[:200], names, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise InputError("DV052", f"there is no attack {text[:80]!r}; {hint}known here: {', '.join(names)}")

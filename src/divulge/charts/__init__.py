@@ -17,6 +17,7 @@ from divulge.charts.cost import tradeoff
 from divulge.charts.crowd import people
 from divulge.charts.curves import roc, rocs
 from divulge.charts.over import over
+from divulge.charts.reliability import reliability
 from divulge.charts.several import baseline, runs
 from divulge.charts.single import attacks, distributions, gates, records, slices
 
@@ -28,6 +29,7 @@ __all__ = [
     "over",
     "people",
     "records",
+    "reliability",
     "roc",
     "rocs",
     "runs",

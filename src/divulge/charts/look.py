@@ -31,6 +31,7 @@ QUESTIONS = {
     "baseline": "What changed against the baseline?",
     "tradeoff": "What does privacy cost in accuracy?",
     "over": "How does leakage change along the way, and accuracy with it?",
+    "reliability": "Can the probabilities of membership be taken at their word?",
     "runs": "How do the runs differ?",
 }
 """What each picture answers: its title."""

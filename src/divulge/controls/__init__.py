@@ -18,13 +18,15 @@ from divulge.controls.order import drift
 from divulge.controls.records import duplicates, groups, kind, shared_records, ties
 from divulge.controls.sample import power, rows_for_score, smallest_score
 from divulge.controls.setting import CONTROL_ERROR, SAMPLE, Control, Outcome, Setting, Shared, not_run, subsample
-from divulge.controls.trials import null, positive, scored
+from divulge.controls.trials import TRIAL_SAMPLE, TRIALS, null, positive, scored
 from divulge.errors import InputError, Unavailable
 
 __all__ = [
     "CONTROLS",
     "CONTROL_ERROR",
     "SAMPLE",
+    "TRIALS",
+    "TRIAL_SAMPLE",
     "Control",
     "Outcome",
     "Setting",

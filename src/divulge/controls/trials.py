@@ -35,6 +35,7 @@ PERMUTATIONS = 9
 NULL_ERROR = CONTROL_ERROR / 10  # one-sided, shared by the attacks: an attack that cheats is seen from far
 UNEVEN = CONTROL_ERROR / 10
 TRIAL_SAMPLE = 2_000  # rows a side that an attack is tried on
+TRIALS = PERMUTATIONS + 2  # about how often: the positive control takes two, four where an attack misses
 
 
 def scored(setting: Setting) -> Outcome:
@@ -176,7 +177,22 @@ def _planted(evidence: Evidence, share: float, rng: np.random.Generator) -> Evid
         spread = max(float(np.ptp(known)) if len(known) else 0.0, 1.0)
         raised[name] = values.astype(np.float64)
         raised[name][rows] = top + spread * (0.1 + rng.random(len(rows)))
-    return replace(evidence, signals=raised, outputs=_certain(evidence, rows, rng))
+    return replace(
+        evidence, signals=raised, outputs=_certain(evidence, rows, rng), traces=_learned(evidence, rows, rng)
+    )
+
+
+def _learned(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any] | None:
+    """The traces with some rows' losses falling early, from the highest to far below all others."""
+    traces = evidence.traces
+    if traces is None or not np.isfinite(traces).any():
+        return traces
+    traces = traces.astype(np.float64)
+    top, low = np.nanmax(traces), np.nanmin(traces)
+    depth = max(top - low, 1.0) * (5 + rng.random(len(rows)))
+    traces[rows] = low - depth[:, None]
+    traces[np.ix_(rows, np.arange(math.ceil(0.3 * traces.shape[1])))] = top
+    return traces
 
 
 def _certain(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any] | None:

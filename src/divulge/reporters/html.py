@@ -421,9 +421,11 @@ def _text(row: Row) -> str:
 
 
 _FAMILIES = {
+    "learned": "attacks that learn membership from outputs (a larger --budget runs them)",
     "lira": "attacks with reference models (LiRA, RMIA), which find more at low false-positive rates",
-    "label_only": "attackers who see labels only",
-    "traces": "attacks on the training itself: losses or gradients over epochs, poisoned records",
+    "label_only": "attackers who see labels only, and ask again about records a little changed",
+    "traces": "attacks on the training itself: losses of every epoch",
+    "gradients": "gradients, poisoned records",
     "white": "attackers who hold the model's weights",
     "other": "attribute inference, reconstruction, extraction of training text; what the features themselves reveal",
 }
