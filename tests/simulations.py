@@ -27,6 +27,16 @@ def shift_of(advantage: float) -> float:
     return float(2 * ndtri((1 + advantage) / 2))
 
 
+def preferred(advantages: dict[str, float], members: int, nonmembers: int) -> str:
+    """Whom the score takes, one by one: the first that lacks at most half the best's standard error."""
+    best = max(advantages.values())
+    error = (((1 + best) / 2) * ((1 - best) / 2) * (1 / members + 1 / nonmembers)) ** 0.5
+    for name, advantage in advantages.items():
+        if advantage >= best - error / 2 - 1e-12:
+            return name
+    raise AssertionError
+
+
 def balanced(rng: np.random.Generator, members: int, nonmembers: int) -> np.ndarray:
     """Halves as an audit draws them for everyone: each side split evenly. (Scores are exchangeable: no shuffle.)"""
     return np.concatenate((np.arange(members) % 2, np.arange(nonmembers) % 2))
@@ -294,6 +304,7 @@ def score_cells() -> Iterator[Cell]:
             for name, population in (
                 ("ties", Population(shift, step=1.0)),
                 ("10 attacks, 3 reversed", Population(shift, (*TEN[:7], -1.0, -0.6, -0.3))),
+                ("10 attacks, the best last", Population(shift, TEN[::-1])),
                 ("unstratified halves", Population(shift, halves=unstratified)),
                 ("lopsided halves", Population(shift, halves=lopsided)),
             ):

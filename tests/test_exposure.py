@@ -14,7 +14,7 @@ from scipy.stats import beta, norm
 
 from divulge.exposure import BANDS, BINS, bands, distribution, distribution_rows
 from divulge.roc import exact
-from simulations import refuted
+from simulations import preferred, refuted
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))
 ERROR = 0.05
@@ -150,7 +150,8 @@ def banded_one_by_one(attacks: dict[str, np.ndarray], member: np.ndarray, halves
     for half in (0, 1):
         own, other = halves == half, halves != half
         gaps = {name: best_gap(score[own].tolist(), member[own].tolist()) for name, score in attacks.items()}
-        score = attacks[max(gaps, key=gaps.__getitem__)]
+        sizes_here = int((own & member).sum()), int((own & ~member).sum())
+        score = attacks[preferred(gaps, *sizes_here)]
         outside = sorted(score[own & ~member].tolist(), reverse=True)
         found = []
         for stop in stops:

@@ -402,7 +402,7 @@ def test_whole_number_features_reach_the_model_as_float():
     ("attack", "fields", "reason"),
     [
         (LabelOnly(), {}, "a model to ask"),
-        (LabelOnly(regions), {"features": None}, "features in the evidence"),
+        (LabelOnly(regions), {"features": None}, "needs features"),
         (LabelOnly(regions), {"labels": None}, "class labels"),
         (LabelOnly(regions), {"labels": np.linspace(0, 1, 120)}, "class labels"),
         (LabelOnly(regions), {"labels": np.arange(120), "outputs": np.zeros(120)}, "class labels"),

@@ -37,7 +37,7 @@ from divulge.pairing import (
     scored,
 )
 from divulge.roc import rank
-from simulations import Cell, Outcome, Population, balanced, cover, lopsided, refuted, shift_of
+from simulations import Cell, Outcome, Population, balanced, cover, lopsided, preferred, refuted, shift_of
 
 ERROR = 0.05
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))
@@ -215,7 +215,7 @@ def naive_calls(run, sample) -> list[bool]:
     scores = {name: ranked.scores(ranked.keys)[1:].tolist() for name, ranked in run.items()}
     found = [False] * len(sample.member)
     for half in (0, 1):
-        best, chosen = 0.0, (next(iter(scores)), math.inf)
+        best = dict.fromkeys(scores, (0.0, math.inf))
         there = [row for row in range(len(found)) if sample.halves[row] == half]
         inside = sum(bool(sample.member[row]) for row in there)
         for name, values in scores.items():
@@ -223,11 +223,12 @@ def naive_calls(run, sample) -> list[bool]:
                 above = [row for row in there if values[row] >= threshold]
                 tp = sum(bool(sample.member[row]) for row in above)
                 gap = tp / inside - (len(above) - tp) / (len(there) - inside)
-                if gap > best + 1e-12:
-                    best, chosen = gap, (name, threshold)
+                if gap > best[name][0] + 1e-12:
+                    best[name] = gap, threshold
+        name = preferred({name: gap for name, (gap, _) in best.items()}, inside, len(there) - inside)
         for row in range(len(found)):
             if sample.halves[row] != half:
-                found[row] = scores[chosen[0]][row] >= chosen[1]
+                found[row] = scores[name][row] >= best[name][1]
     return found
 
 

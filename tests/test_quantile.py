@@ -284,7 +284,7 @@ def test_rounded_probabilities_are_no_outliers():
         (
             Quantile(),
             {"signals": {"loss": np.zeros(100)}, "labels": np.zeros(100, int)},
-            r"class alone is quantile\(class",
+            r"inputs \(features\) or columns",
         ),
         (Quantile("class"), {"signals": {"loss": np.zeros(100)}}, "needs one class label a record"),
         (Quantile("class"), {"signals": {"loss": np.zeros(100)}, "labels": np.zeros(100)}, "one class label"),

@@ -11,7 +11,7 @@ from divulge import intervals, metrics, selection
 from divulge.metrics import Estimate
 from divulge.roc import exact
 from divulge.selection import Tail, headline
-from simulations import TEN, Population
+from simulations import TEN, Population, preferred
 
 ERROR = 0.05
 
@@ -31,7 +31,7 @@ def test_each_halfs_attack_is_chosen_on_that_half_and_measured_on_the_other(seed
     several = rocs(seed, (60, 80), shift=0.5, weights=TEN, step=step)
     tp = fp = 0
     for half in (0, 1):
-        best = max(several, key=lambda name: several[name].cross_fit.chosen[half])
+        best = preferred({name: roc.cross_fit.chosen[half] for name, roc in several.items()}, 30, 40)
         tp, fp = tp + several[best].cross_fit.tp[half], fp + several[best].cross_fit.fp[half]
     score, value = selection.score(several, ERROR), tp / 60 - fp / 80
     below = value - float(intervals.newcombe(tp, 60, fp, 80, ERROR).low)
@@ -56,9 +56,22 @@ def test_the_named_attack_is_the_best_on_all_rows():
 
 
 def test_score_does_not_depend_on_the_order_of_attacks_that_differ():
-    several = rocs(3, weights=TEN)
+    several = rocs(3, weights=(1.0, 0.6, 0.3))
     turned = dict(reversed(several.items()))
     assert selection.score(several, ERROR) == selection.score(turned, ERROR)
+
+
+@pytest.mark.parametrize(("sizes", "taken"), [((100, 100), "attack 0"), ((20_000, 20_000), "attack 1")])
+def test_a_later_attack_is_taken_where_it_is_better_by_more_than_half_a_standard_error(sizes, taken):
+    several = rocs(4, sizes, weights=(0.97, 1.0), shift=2.0)
+    fits = {name: roc.cross_fit for name, roc in several.items()}
+    assert {selection.best_on(fits, half) for half in (0, 1)} == {taken}
+
+
+def test_a_group_counts_as_one_record_when_attacks_are_chosen():
+    fits = {name: roc.cross_fit for name, roc in rocs(4, (20_000, 20_000), weights=(0.97, 1.0), shift=2.0).items()}
+    in_groups = {name: fit._replace(effective=(0.005, 0.005)) for name, fit in fits.items()}
+    assert selection.best_on(in_groups, 0) == "attack 0" != selection.best_on(fits, 0)
 
 
 def test_a_score_needs_two_rows_a_side():

@@ -17,7 +17,7 @@ from divulge import intervals
 from divulge.metrics import NAN, allowed_rank, averaged, too_few
 from divulge.report import Row
 from divulge.roc import HALVES, Roc
-from divulge.selection import select
+from divulge.selection import best_on, select
 from divulge.slices import EVERYONE
 
 BINS = 30
@@ -155,7 +155,7 @@ def bands(rocs: Mapping[str, Roc], error: float) -> list[Row]:
 
 
 def _chosen_on(rocs: Mapping[str, Roc], half: int) -> Roc:
-    return max(rocs.values(), key=lambda roc: roc.cross_fit.chosen[half])
+    return rocs[best_on({name: roc.cross_fit for name, roc in rocs.items()}, half)]
 
 
 def _above(roc: Roc, half: int, stops: list[float]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -140,7 +140,9 @@ def content_hashes(evidence: Evidence) -> Hashes:
 
 
 def identified(evidence: Evidence, contents: Hashes | None = None) -> Evidence:
-    """The same evidence with distinct hashes as ids (where there are no groups): later folds need not read it all.
+    """The same evidence with distinct hashes as ids: later folds and orders need not read it all.
+
+    And they stay the same when signals are added to it.
 
     Args:
         evidence: n records.
@@ -150,7 +152,7 @@ def identified(evidence: Evidence, contents: Hashes | None = None) -> Evidence:
     >>> len(identified(Evidence(np.array([True, False]), signals={"loss": np.array([-.1, -2.])})).ids)
     2
     """
-    if evidence.groups is not None or (evidence.ids is not None and evidence.ids.dtype == HASHES):
+    if evidence.ids is not None and evidence.ids.dtype == HASHES:
         return evidence
     if evidence.ids is not None:
         hashes = array_hashes(evidence.ids)

@@ -120,7 +120,7 @@ def calls(ranked: Mapping[str, Ranked], rocs: Mapping[str, Roc], halves: NDArray
     """
     found = np.zeros(len(halves), bool)
     for half in range(HALVES):
-        name = max(rocs, key=lambda name: rocs[name].cross_fit.chosen[half])
+        name = selection.best_on({name: roc.cross_fit for name, roc in rocs.items()}, half)
         roc, rows = rocs[name], halves != half
         at, _ = peak(roc.tp[half], roc.fp[half], int(roc.members[half]), int(roc.nonmembers[half]))
         keys = ranked[name].keys[rows]

@@ -26,6 +26,9 @@ from divulge.metrics import (
 from divulge.roc import HALVES, CrossFit, Roc
 
 
+HARDLY = 0.5  # standard errors
+
+
 class Selected(NamedTuple):
     """The best attack of some rows: its name on all rows (for people to read) and the counts behind the score.
 
@@ -41,7 +44,7 @@ def select(fits: Mapping[str, CrossFit]) -> Selected:
     """Choose attack and threshold on one half, measure on the other, both ways.
 
     Args:
-        fits: each attack's, of the same rows; the first of equals is taken.
+        fits: each attack's, of the same rows, the plainer ones first: see `best_on`.
 
     >>> from divulge.roc import exact
     >>> roc = exact(np.array([.9, .8, .3, .1]), np.array([1, 1, 0, 0], bool), np.array([0, 1, 0, 1]))
@@ -53,9 +56,33 @@ def select(fits: Mapping[str, CrossFit]) -> Selected:
     top = max(names, key=lambda name: fits[name].best_tp / m - fits[name].best_fp / n)
     if first.lacking:
         return Selected(top, intervals.AdvantageCounts(*[NAN] * 6), first.lacking)
-    best = [fits[max(names, key=lambda name: fits[name].chosen[half])] for half in range(HALVES)]
+    best = [fits[best_on(fits, half)] for half in range(HALVES)]
     counts = advantage_counts(best, fits[top])
     return Selected(top, counts, None)
+
+
+def best_on(fits: Mapping[str, CrossFit], half: int) -> str:
+    """The attack to be measured on the other half: the first that is hardly worse than the best on this one.
+
+    Hardly: by at most half a standard error of the best one's advantage. Where records are few the best of many is
+    mostly the luckiest; the interval holds whichever is chosen, since it is measured on other rows.
+
+    Args:
+        fits: each attack's, of the same rows, in order of preference.
+        half: 0 or 1, which to choose on.
+
+    >>> from divulge.roc import exact
+    >>> roc = exact(np.array([.9, .8, .3, .1]), np.array([1, 1, 0, 0], bool), np.array([0, 1, 0, 1]))
+    >>> best_on({"loss": roc.cross_fit, "other": roc.cross_fit}, 0)
+    'loss'
+    """
+    chosen = {name: float(fit.chosen[half]) for name, fit in fits.items()}
+    best = max(chosen, key=lambda name: chosen[name])
+    fit = fits[best]
+    members, nonmembers = fit.effective[0] * fit.members[1 - half], fit.effective[1] * fit.nonmembers[1 - half]
+    variance = (1 - chosen[best] ** 2) / 4 * (1 / members + 1 / nonmembers)  # of two rates (1 +- advantage) / 2
+    enough = chosen[best] - HARDLY * math.sqrt(variance)
+    return next(name for name in fits if chosen[name] >= enough)
 
 
 def score(rocs: Mapping[str, Roc], error: float) -> Estimate:

@@ -145,7 +145,7 @@ def named(attack: str | Attack, evidence: Evidence) -> NamedAttack:
     call: Any = _from_text(attack, evidence) if isinstance(attack, str) else attack
     if _is_classifier(call):
         call = Learned(call)
-    if not callable(call):
+    if not callable(call) or isinstance(call, type):
         raise InputError(
             "DV052",
             "expected an attack's name, a callable or a scikit-learn classifier, "
@@ -188,7 +188,8 @@ def all_named(attacks: str | Attack | Iterable[str | Attack], evidence: Evidence
             continue
         attack = named(item, evidence)
         if attack.name in found and found[attack.name].required:
-            raise InputError("DV052", f"two attacks are called {attack.name!r}")
+            way_out = "; name one: Learned(model, name='mine')" if isinstance(attack.call, Learned) else ""
+            raise InputError("DV052", f"two attacks are called {attack.name!r}{way_out}")
         found[attack.name] = attack
     if not found:
         raise InputError("DV052", "no attack was named")

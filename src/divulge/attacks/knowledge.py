@@ -71,7 +71,8 @@ def of_outputs(evidence: Evidence) -> Table:
     given = [name for name in evidence.signals if name not in NAMES or evidence.outputs is None]
     names = [name for name in _SIGNALS[evidence.task] if why_unavailable(evidence, name) is None] + given
     limit = _limit(evidence)
-    parts: list[NDArray[Any]] = [np.clip(x, -limit, limit)[:, None] for x in compute(evidence, names).values()]
+    values = compute(evidence, names)  # those that another attack needed come first
+    parts: list[NDArray[Any]] = [np.clip(values[name], -limit, limit)[:, None] for name in names]
     labels = evidence.labels
     if parts and labels is not None and labels.ndim == 1 and labels.dtype.kind != "f":
         parts.append(_within_class(parts[0][:, 0].astype(np.float64), labels))
@@ -107,17 +108,22 @@ def log_probabilities(evidence: Evidence, widest: int) -> Table:
 
 
 def _within_class(values: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """(n, 3): the class's mean, log variance, and the record's distance from the mean; NaN where its value is."""
+    """(n, 3): the class's mean, log variance, and the record's distance from the mean; NaN where its value is.
+
+    In float64, to be rounded to float32: the order in which the rows are summed up then leaves no trace.
+    """
     known = np.isfinite(values)
     x, y = values[known], labels[known]
     table = np.full((len(values), 3), np.nan)
     if not len(x):
         return table
+    middle = np.median(x)
+    x = x - middle  # equal values are 0 then: rounding errors of their mean would tell classes apart
     size = np.bincount(y) + POOLED_ROWS
     mean = (np.bincount(y, x) + POOLED_ROWS * x.mean()) / size
     squares = np.bincount(y, np.square(x - mean[y])) + POOLED_ROWS * x.var()
     variance = squares / size + 1e-12
-    table[known] = np.column_stack([mean[y], np.log(variance)[y], (x - mean[y]) / np.sqrt(variance[y])])
+    table[known] = np.column_stack([middle + mean[y], np.log(variance)[y], (x - mean[y]) / np.sqrt(variance[y])])
     return table
 
 
@@ -178,13 +184,11 @@ def _named(evidence: Evidence, name: str) -> NDArray[Any]:
         return (
             labels.astype(np.float32) if labels.ndim == 2 else _encoded(name, labels, category=labels.dtype.kind != "f")
         )
-    if name == FEATURES and evidence.features is not None:
+    if name == FEATURES:
+        if evidence.features is None:
+            raise Unavailable("needs the model's inputs (features)")
         return np.hstack([_encoded(name, column) for column in evidence.features.T])
-    known = [
-        *evidence.columns,
-        *([CLASS] if labels is not None else []),
-        *([FEATURES] if evidence.features is not None else []),
-    ]
+    known = [*evidence.columns, *([CLASS] if labels is not None else [])]
     raise Unavailable(f"there is no column {name!r}; known here: {', '.join(known) or 'none'}")
 
 

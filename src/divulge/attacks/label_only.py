@@ -125,13 +125,10 @@ class LabelOnly:
             return {}
         features, labels = evidence.features, evidence.labels
         if labels is None or labels.dtype.kind == "f" or evidence.task == "regression":
-            raise Unavailable("the label-only attack needs class labels; a label that is a number is never quite right")
+            raise Unavailable("needs class labels; a label that is a number is never quite right")
         if self.predict is None or features is None:
-            missing = "a model to ask, LabelOnly(predict=…)" if self.predict is None else "features in the evidence"
-            raise Unavailable(
-                f"the label-only attack needs {missing}; or answers that were already given, as a signal: "
-                "signals={'label_only': share_right(predictions, labels)}, in a file signal_label_only"
-            )
+            missing = "a model to ask (LabelOnly(predict=…))" if self.predict is None else "features"
+            raise Unavailable(f"needs {missing}, or answers that it gave (a signal label_only: see share_right)")
         if self.shape is not None and prod(self.shape) != features.shape[1]:
             raise InputError(
                 "DV003",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -73,6 +74,12 @@ class Learned:
         if isinstance(self.model, str) and self.model not in MODELS:
             known = ", ".join(MODELS)
             raise InputError("DV056", f"there is no model {self.model!r}; known: {known}, or a scikit-learn classifier")
+        if not isinstance(self.model, str) and not gives_scores(self.model):
+            raise InputError(
+                "DV056",
+                "expected a scikit-learn classifier with decision_function or predict_proba, not fitted, "
+                f"got {self.model!r:.80}",
+            )
 
     def __str__(self) -> str:
         model = self.model if isinstance(self.model, str) else type(self.model).__name__
@@ -100,6 +107,10 @@ class Learned:
             return _fitted_and_scored(self.estimator(evidence, seeds[k]), x[fold != k], y[fold != k], x[fold == k])
 
         scores = np.full(len(evidence), np.nan)
+        answers = x[:, :-1] if self.model == "per_class" else x  # there the last column is the label
+        if np.array_equal(answers.min(axis=0), answers.max(axis=0)):
+            scores[order] = 0.0  # nothing to learn from; a fit would give its rounding errors
+            return scores
         for k, found in enumerate(in_parallel_alone(scored, range(FOLDS))):
             scores[order[fold == k]] = found
         return scores
@@ -123,9 +134,18 @@ class Learned:
         from sklearn.base import clone
 
         fresh = clone(self.model)
-        if "random_state" in fresh.get_params(deep=False):
-            fresh.set_params(random_state=seed)
-        return fresh
+        chances = [name for name in fresh.get_params() if re.fullmatch(r"(.*__)?random_state", name)]
+        return fresh.set_params(**dict.fromkeys(chances, seed))
+
+
+def gives_scores(model: object) -> bool:
+    """Whether it is a classifier that can be an attack: an instance, with more to say than a yes or no.
+
+    >>> gives_scores("logistic")
+    False
+    """
+    scores = hasattr(model, "decision_function") or hasattr(model, "predict_proba")
+    return scores and not isinstance(model, type) and hasattr(model, "fit") and hasattr(model, "get_params")
 
 
 def _logistic(c: float = 1.0) -> Any:

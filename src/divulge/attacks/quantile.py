@@ -153,8 +153,7 @@ class Quantile:
             names = [*([FEATURES] if evidence.features is not None else []), *([CLASS] if several else [])]
             names = [*dict.fromkeys([*names, *(name for name in self.columns if not (name == CLASS and one))])]
             if not names and not (one and self.columns):
-                more = "; the class alone is quantile(class)" if one else ""
-                raise Unavailable(f"needs the model's inputs (features) or columns (columns=('age',)){more}")
+                raise Unavailable("needs the model's inputs (features) or columns (columns=('age',))")
         if labels is None or not one:
             return _Known(of_columns(evidence, names), None, 0)
         distinct, classes = np.unique(labels, return_inverse=True)

@@ -55,7 +55,7 @@ class Traces:
     def __call__(self, evidence: Evidence, rng: np.random.Generator) -> NDArray[np.float64]:
         """(n,) float64 in the unit of the losses, NaN where one is."""
         if evidence.traces is None:
-            raise Unavailable("needs the loss of each record after every epoch (traces), and none were given")
+            raise Unavailable("needs each record's loss after every epoch (traces)")
         return summary(evidence.traces, self.kind)
 
 
