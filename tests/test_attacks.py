@@ -1,4 +1,4 @@
-"""Attacks that threshold a signal. One table: a row an attack, and what every attack must pass."""
+"""Every attack: a row of one table, and what all of them must pass. Then those that threshold a signal; then names."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
+from sklearn.naive_bayes import GaussianNB
 
-from divulge import Evidence, InputError, Unavailable, metrics, signals
-from divulge.attacks import ClassWise, Threshold, all_named, default, named
+from divulge import Evidence, InputError, Unavailable, audit, metrics, signals
+from divulge.attacks import (
+    ClassWise,
+    LabelOnly,
+    Learned,
+    Quantile,
+    Threshold,
+    Traces,
+    all_named,
+    default,
+    named,
+    quick,
+    thorough,
+)
 from divulge.attacks.threshold import FOLDS, POOLED_ROWS
 from divulge.folds import folds, halves
 from divulge.roc import exact
@@ -23,6 +36,8 @@ class Row(NamedTuple):
     attack: object
     row_wise: bool = True  # a row's score depends on that row alone
     name: str = ""
+    seeds: int = 200  # of the null test; fewer than 100 of an attack that takes long: then it is a slow test
+    given: str = ""  # what the toy has besides outputs and labels: "features", "columns", "traces" or "label_only"
 
 
 ATTACKS = {
@@ -32,17 +47,56 @@ ATTACKS = {
         ClassWise("modified_entropy"), row_wise=False, name="class_wise(modified_entropy)"
     ),
     "largest_output": Row(largest_output, name="largest_output"),
+    **{
+        f"learned({model})": Row(Learned(model), row_wise=False, name=f"learned({model})", seeds=seeds)
+        for model, seeds in {
+            "logistic": 200,
+            "per_class": 200,
+            "spline": 60,
+            "knn": 60,
+            "boosting": 30,
+            "mlp": 30,
+        }.items()
+    },
+    "learned(logistic, age, class)": Row(
+        Learned("logistic", ("age", "class")),
+        row_wise=False,
+        name="learned(logistic, age, class)",
+        seeds=60,
+        given="columns",
+    ),
+    "learned(GaussianNB)": Row(Learned(GaussianNB()), row_wise=False, name="learned(GaussianNB)"),
+    "quantile(class)": Row(Quantile("class"), row_wise=False, name="quantile(class)"),
+    "quantile(linear)": Row(Quantile(), row_wise=False, name="quantile(linear)", seeds=60, given="features"),
+    "quantile(boosting)": Row(
+        Quantile("boosting"), row_wise=False, name="quantile(boosting)", seeds=30, given="features"
+    ),
+    **{
+        f"traces({kind})": Row(Traces(kind), name=f"traces({kind})", given="traces")
+        for kind in ("iqr", "mean", "slope")
+    },
+    "label_only": Row(LabelOnly(), name="label_only", given="label_only"),
 }
 
 
-def toy(n=1000, leak=0.0, seed=0, classes=4, spread=0.0):
+def toy(n=1000, leak=0.0, seed=0, classes=4, spread=0.0, given=""):
     """A classifier's logits; a leak raises the members' true logit, a spread makes classes unlike each other."""
     rng = np.random.default_rng(seed)
     member = rng.permutation(n) < n // 2
     labels = rng.integers(0, classes, n)
     logits = rng.normal(size=(n, classes))
     logits[np.arange(n), labels] += 2 + leak * member + spread * labels
-    return Evidence(member, outputs=logits.astype(np.float32), labels=labels, kind="logits")
+    made = {
+        "": dict,
+        "features": lambda: {"features": rng.normal(size=(n, 3))},
+        "columns": lambda: {"columns": {"age": rng.normal(size=n)}},
+        # Losses that fall from 2, a leak faster, so that they are lower, moved further and have the steeper slope.
+        "traces": lambda: {
+            "traces": 2 * np.exp(-np.outer(1 + leak * member, np.arange(6) / 6)) + rng.gamma(2, 0.1, (n, 6))
+        },
+        "label_only": lambda: {"signals": {"label_only": rng.binomial(20, 0.6 + 0.1 * leak * member) / 20}},
+    }
+    return Evidence(member, outputs=logits.astype(np.float32), labels=labels, kind="logits", **made[given]())
 
 
 def scores_of(attack, evidence, seed=5):
@@ -54,36 +108,41 @@ def row(request):
     return ATTACKS[request.param]
 
 
+NULL = [pytest.param(name, marks=[pytest.mark.slow] * (row.seeds < 50)) for name, row in ATTACKS.items()]
+
+
 def test_direction_members_score_higher_on_a_leaky_model(row):
-    evidence = toy(leak=1.5)
+    evidence = toy(leak=1.5, given=row.given)
     assert roc_auc_score(evidence.member, scores_of(row.attack, evidence)) > 0.55
 
 
-def test_null_random_membership_raises_few_alarms(row):
-    seeds, error = 200, 0.05
+@pytest.mark.parametrize("name", NULL)
+def test_null_random_membership_raises_few_alarms(name):
+    row, error = ATTACKS[name], 0.05
+    fitted = named(row.attack, toy(n=20)).fitted
     alarms = 0
-    for seed in range(seeds):
-        evidence = toy(n=300, seed=seed)
-        roc = exact(scores_of(row.attack, evidence, seed), evidence.member, halves(evidence, seed))
+    for seed in range(row.seeds):
+        evidence = toy(n=300, seed=seed, given=row.given)
+        roc = exact(scores_of(row.attack, evidence, seed), evidence.member, halves(evidence, seed), fitted=fitted)
         alarms += metrics.auc(roc, error).low > 0.5
-    assert binomtest(alarms, seeds, error / 2, alternative="greater").pvalue > 0.01, alarms
+    assert binomtest(alarms, row.seeds, error / 2, alternative="greater").pvalue > 0.01, alarms
 
 
 def test_row_permutation_permutes_the_scores(row):
-    evidence = toy()
+    evidence = toy(given=row.given)
     order = np.random.default_rng(3).permutation(len(evidence))
     assert np.array_equal(scores_of(row.attack, evidence.take(order)), scores_of(row.attack, evidence)[order])
 
 
 def test_take_slice_then_score_is_score_then_slice(row):
-    evidence = toy()
+    evidence = toy(given=row.given)
     rows = np.random.default_rng(3).permutation(1000)[:70]
     before, after = scores_of(row.attack, evidence.take(rows)), scores_of(row.attack, evidence)[rows]
     assert np.allclose(before, after, rtol=1e-6, atol=0) == row.row_wise
 
 
 def test_scores_are_a_number_a_row_and_do_not_change_between_calls(row):
-    evidence = toy()
+    evidence = toy(given=row.given)
     scores = scores_of(row.attack, evidence)
     assert scores.shape == (1000,) and np.isfinite(scores).all()
     assert np.array_equal(scores, scores_of(row.attack, evidence))
@@ -91,6 +150,11 @@ def test_scores_are_a_number_a_row_and_do_not_change_between_calls(row):
 
 def test_the_name_is_that_of_the_table(row):
     assert named(row.attack, toy()).name == row.name
+
+
+def test_the_table_has_every_attack_that_a_budget_runs():
+    names = {str(attack) for attack in thorough(toy())}
+    assert names - set(ATTACKS) == {"learned(boosting, features)"}  # boosting, and columns, have rows of their own
 
 
 # -------------------------------------------------------------------------------------------------- class-wise
@@ -163,7 +227,9 @@ def test_class_wise_needs_one_class_a_record(fields):
     evidence = Evidence(np.arange(4) < 2, **fields)
     with pytest.raises(Unavailable, match="one class label a record"):
         ClassWise("loss")(evidence, np.random.default_rng(0))
-    assert not any(isinstance(attack, ClassWise) for attack in default(evidence))
+    ran = {row["attack"]: row for row in audit(evidence, controls=()).rows("attacks")}
+    assert (ran["loss"]["status"], ran["class_wise(loss)"]["status"]) == ("ran", "skipped")
+    assert "one class label a record" in ran["class_wise(loss)"]["reason"]
 
 
 # ----------------------------------------------------------------------------------------------- what runs, by name
@@ -175,22 +241,37 @@ MULTICLASS = {"outputs": np.zeros((4, 3)), "labels": np.zeros(4, int), "kind": "
     ("fields", "names"),
     [
         (MULTICLASS, ["loss", "modified_entropy", "class_wise(loss)"]),
-        ({**MULTICLASS, "labels": None}, ["confidence", "entropy"]),
+        ({**MULTICLASS, "labels": None}, ["confidence", "entropy", "class_wise(confidence)"]),
         ({"outputs": np.zeros(4), "labels": np.zeros(4, int), "kind": "probs"}, ["loss", "class_wise(loss)"]),
-        ({"outputs": np.zeros((4, 2)), "labels": np.zeros((4, 2), bool), "kind": "logits"}, ["loss"]),
-        ({"outputs": np.zeros(4), "labels": np.zeros(4)}, ["loss"]),
-        ({"signals": {"loss": np.zeros(4)}}, ["loss"]),
-        ({"signals": {"mine": np.zeros(4), "loss": np.zeros(4)}}, ["mine", "loss"]),
+        (
+            {"outputs": np.zeros((4, 2)), "labels": np.zeros((4, 2), bool), "kind": "logits"},
+            ["loss", "class_wise(loss)"],
+        ),
+        ({"outputs": np.zeros(4), "labels": np.zeros(4)}, ["loss", "class_wise(loss)"]),
+        ({"signals": {"loss": np.zeros(4)}}, ["loss", "class_wise(loss)"]),
+        ({"signals": {"mine": np.zeros(4), "loss": np.zeros(4)}}, ["mine", "loss", "class_wise(loss)"]),
         ({"signals": {"mine": np.zeros(4)}, "labels": np.zeros(4, int)}, ["mine", "class_wise(mine)"]),
         ({**MULTICLASS, "signals": {"loss": np.zeros(4)}}, ["loss", "modified_entropy", "class_wise(loss)"]),
+        ({"traces": np.zeros((4, 3))}, []),
         ({}, []),
     ],
 )
-def test_the_default_attacks_are_what_the_evidence_supports(fields, names):
-    assert [str(attack) for attack in default(Evidence(np.arange(4) < 2, **fields))] == names
+def test_the_quick_attacks_are_what_the_evidence_supports(fields, names):
+    assert [str(attack) for attack in quick(Evidence(np.arange(4) < 2, **fields))] == names
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "largest_output"])
+def test_each_budget_runs_what_the_one_before_it_runs_and_more():
+    few, more, most = ([str(attack) for attack in budget(toy())] for budget in (quick, default, thorough))
+    assert set(few) < set(more) < set(most)
+    assert all(len(set(names)) == len(names) for names in (few, more, most))
+
+
+@pytest.mark.parametrize("budget", [default, thorough])
+def test_without_anything_to_attack_there_is_no_attack(budget):
+    assert budget(Evidence(np.arange(4) < 2, labels=np.zeros(4, int), features=np.zeros((4, 2)))) == []
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("largest_output", "learned(GaussianNB)")])
 def test_names_become_attacks(name):
     assert named(name, toy()).call == ATTACKS[name].attack
 
@@ -228,7 +309,7 @@ def test_a_named_attack_is_required_and_a_default_one_is_not():
         (["loss", "loss"], "two attacks are called 'loss'"),
         ([Threshold("loss"), "loss"], "two attacks are called 'loss'"),
         ([], "no attack was named"),
-        ([3], "expected an attack's name or a callable, got int"),
+        ([3], "expected an attack's name, a callable or a scikit-learn classifier, got int"),
         ([None], "got NoneType"),
     ],
 )

@@ -844,6 +844,7 @@ def test_groups_of_rows_that_are_not_alike_lose_only_power() -> None:
 PAGE = Path(__file__).parents[1] / "docs" / "trust.md"
 
 
+@pytest.mark.default_budget
 def test_the_examples_of_the_page_print_what_it_shows(capsys: Any) -> None:
     """Words and verdicts as printed; numbers may differ in another version of scikit-learn."""
     names: dict[str, Any] = {}

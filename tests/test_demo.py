@@ -10,6 +10,8 @@ import divulge
 from divulge.cli import main
 from divulge.demo import MEMBERS, Demonstration, demonstrate
 
+pytestmark = pytest.mark.default_budget
+
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:

@@ -171,7 +171,7 @@ def test_a_named_signal_that_cannot_be_had_is_an_error():
 
 
 def test_a_default_attack_that_cannot_run_is_skipped_with_its_reason(monkeypatch):
-    monkeypatch.setattr(attacks, "default", lambda evidence: [Threshold("loss"), unavailable])
+    monkeypatch.setitem(attacks.BUDGETS, "default", lambda evidence: [Threshold("loss"), unavailable])
     report = audit(classifier())
     assert report.rows("attacks") == [
         {"attack": "loss", "status": "ran", "reason": None},
@@ -181,7 +181,7 @@ def test_a_default_attack_that_cannot_run_is_skipped_with_its_reason(monkeypatch
 
 
 def test_no_attack_that_can_run_is_an_error(monkeypatch):
-    monkeypatch.setattr(attacks, "default", lambda evidence: [unavailable])
+    monkeypatch.setitem(attacks.BUDGETS, "default", lambda evidence: [unavailable])
     with pytest.raises(Unavailable, match=r"no attack could run .*unavailable: it needs the training traces"):
         audit(classifier())
 

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from divulge.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +25,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+@pytest.mark.default_budget
 def test_the_lines_run_in_order(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
@@ -56,6 +59,7 @@ def test_it_is_short_and_shows_the_picture_on_its_first_screen() -> None:
     assert all((ROOT / link).exists() for link in re.findall(r"\]\(([^)#:]+)\)", README))
 
 
+@pytest.mark.default_budget
 def test_the_picture_shows_the_figures_that_the_text_beside_it_says(tmp_path) -> None:
     from divulge.demo import demonstrate
 

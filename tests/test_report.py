@@ -196,7 +196,7 @@ def test_a_thousand_slices_by_five_attacks_take_less_than_five_megabytes():
     )
     report = audit(evidence, slices="city")
     assert len(report.rows("slices")) == 1001
-    assert len(report.rows("attacks")) == 5
+    assert sum(row["status"] == "ran" for row in report.rows("attacks")) == 5
     assert len(report.to_json().encode()) < 5_000_000
 
 

@@ -45,7 +45,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from divulge import Evidence, Unavailable, selection
 from divulge.attacks import NamedAttack
@@ -224,7 +224,8 @@ MODELS = {
     "mlp": Model(lambda seed: _scaled(MLPClassifier((256,), max_iter=300, random_state=seed)), True),
     "logistic": Model(lambda seed: _scaled(LogisticRegression(C=100, max_iter=1000)), False),
     "knn": Model(lambda seed: _scaled(KNeighborsClassifier(5)), False),
-    "bayes": Model(lambda seed: GaussianNB(), False),
+    # In float64: its float32 log-likelihoods lose so many digits that some probabilities do not sum to 1.
+    "bayes": Model(lambda seed: make_pipeline(FunctionTransformer(np.float64), GaussianNB()), False),
 }
 
 

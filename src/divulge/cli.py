@@ -93,8 +93,8 @@ def program() -> None:
 # ---------------------------------------------------------------------------------------- audit, gate, compare
 
 _BUDGET = (
-    "Attacks to run. quick: thresholds. default: logistic regressions of membership and quantiles too, a few times as "
-    "long. thorough: boosting, networks, neighbours too, a few hundred times as long: minutes."
+    "Attacks to run. quick: thresholds. default: logistic regressions of membership and quantiles too, about 10 times "
+    "as long (100 with features). thorough: boosting, networks, neighbours too, about 100 times: up to minutes."
 )
 _POLICY = "Limits, in TOML; else divulge.toml or [tool.divulge] of pyproject.toml here."
 

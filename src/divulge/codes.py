@@ -196,9 +196,11 @@ CODES: dict[str, Code] = {
     ),
     "DV052": Code(
         "an attack that divulge does not know, or none, or one twice",
-        "A misspelt name, a signal that this evidence does not hold, two attacks of one name, or an empty list.",
-        "Correct the name; the message lists the known ones. A function of the evidence and a generator that "
-        "gives one score a record is an attack too.",
+        "A misspelt name, a signal that this evidence does not hold, more words in the brackets than the attack "
+        "takes, two attacks of one name, an empty list, or a class where its instance is meant.",
+        "Correct the name; the message lists the known ones. A function of the evidence and a generator that gives one "
+        "score a record is an attack too, and so is a scikit-learn classifier: GaussianNB(), or "
+        "Learned(GaussianNB(), name='mine') where two would have one name.",
     ),
     "DV053": Code(
         "records cannot be sliced by this",
@@ -219,14 +221,16 @@ CODES: dict[str, Code] = {
         "Give a file that `divulge audit --json` or Report.save wrote; write it again if it is damaged.",
     ),
     "DV056": Code(
-        "an argument of the audit that cannot be used",
-        "A confidence or min_n outside its range, or evidence with only members or only non-members.",
+        "an argument of the audit, or a setting of an attack, that cannot be used",
+        "A confidence or min_n outside its range; evidence with only members or only non-members; a setting of an "
+        "attack outside its range, such as a model that it does not have, or a shape that the features do not fill.",
         "The message says what was expected: confidence from 0.5 up to, not including, 1; min_n of at least "
-        "2; records of both sides.",
+        "2; records of both sides; for an attack the words it takes, such as learned(boosting).",
     ),
     "DV057": Code(
         "an attack's scores have the wrong shape or type",
-        "A function of your own gave one score a class, one number for all records, or something else than numbers.",
+        "A function of your own, or an attack's prepare, gave one score a class, one number for all records, or "
+        "something else than numbers.",
         "Give one number a record, shape (n,), in the order of the evidence; NaN where a record cannot be scored.",
     ),
     "DV058": Code(

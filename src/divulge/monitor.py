@@ -277,7 +277,7 @@ class Monitor:
         if slices is None:
             labels = evidence.labels
             slices = () if labels is None or labels.dtype.kind == "f" else ("class",)
-        return audit(evidence, slices=slices, **self._options, **options)
+        return audit(evidence, slices=slices, **{**self._options, **options})
 
     def _judge(self, epoch: int, report: Report, worth: float) -> None:
         """Whether to stop, and which epoch to keep: always an earlier choice or this epoch."""
@@ -342,7 +342,13 @@ class Monitor:
             )
         return found
 
-    def final_report(self, model: Any, *, controls: str | Iterable[str] = "default") -> Report:
+    def final_report(
+        self,
+        model: Any,
+        *,
+        attacks: str | Attack | Iterable[str | Attack] | None = None,
+        controls: str | Iterable[str] = "default",
+    ) -> Report:
         """Audit the model that was kept, with all controls.
 
         With `final=` on the records that no look saw; without it on the watched ones, and then the report warns
@@ -350,14 +356,17 @@ class Monitor:
 
         Args:
             model: as for `divulge.collect`.
+            attacks: as for `divulge.audit`; None: those of the looks, but "default" where these were "quick".
             controls: as for `divulge.audit`.
         """
         self.finish()
+        if attacks is None:
+            attacks = "default" if self._options["attacks"] == "quick" else self._options["attacks"]
         apart = all(len(parts.final) for parts in self.parts)
         rows = [parts.final if apart else parts.watched for parts in self.parts]
         with untouched():
             data = self._read(rows) if apart else self._watched
-            report = self._audited(self._collected(model, data, rows, False), controls=controls)
+            report = self._audited(self._collected(model, data, rows, False), attacks=attacks, controls=controls)
         return report if apart else _selected(report, self._options["policy"])
 
     # -------------------------------------------------------------------------------------------------- records

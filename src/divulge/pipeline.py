@@ -71,7 +71,7 @@ def audit(
         confidence: of every interval; a leak-free model raises a leak finding with at most 1 - confidence.
         min_n: rows a side below which a slice is merged into the rest.
         seed: fixes the halves and every attack's randomness: the same seed gives the same report.
-        progress: called with (steps done, all steps, what is being done).
+        progress: called with (done, the whole, what is being done); attacks that cannot run make the whole smaller.
 
     Raises:
         InputError: a name that is not known, no members or no non-members, a confidence outside (0, 1).
@@ -217,8 +217,8 @@ class _Steps:
         """tried: rows that the controls may try the attacks on, 0 where none does."""
         self._progress, self._done, self._what = progress, 0.0, ""
         self.share = min(1.0, 2 * control_family.TRIAL_SAMPLE / max(tried, 1))
-        trials = control_family.TRIALS * self.share if tried else 0
-        self._total = 1 + math.ceil(sum(attack.cost * (1 + trials) + 1 + cuts for attack in attacks))
+        self._times = 1 + (control_family.TRIALS * self.share if tried else 0)
+        self._total = 1 + math.ceil(sum(attack.cost * self._times + 1 + cuts for attack in attacks))
 
     def at(self, what: str) -> None:
         """The next thing to be done."""
@@ -230,6 +230,10 @@ class _Steps:
         """A part of it is done."""
         self._done = min(self._done + cost, self._total - 1)
         self.at(self._what)
+
+    def skip(self, attack: NamedAttack) -> None:
+        """An attack that did not run is no part of the whole."""
+        self._total = max(self._total - math.floor(attack.cost * self._times), int(self._done) + 1)
 
     def last(self) -> None:
         if self._progress is not None:
@@ -316,6 +320,7 @@ def _prepare(
         except Unavailable as reason:
             if attack.required:
                 raise Unavailable(f"the attack {attack.name} cannot run: {reason.message}") from reason
+            steps.skip(attack)
             statuses.append({"attack": attack.name, "status": "skipped", "reason": reason.message})
             continue
         gaps = np.isnan(scores)

@@ -25,7 +25,6 @@ from divulge.metrics import (
 )
 from divulge.roc import HALVES, CrossFit, Roc
 
-
 HARDLY = 0.5  # standard errors
 
 

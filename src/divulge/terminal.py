@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 import sys
@@ -146,12 +147,14 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     left = TimeRemainingColumn(compact=True)
-    what = TextColumn("{task.fields[what]}", markup=False)
+    what = TextColumn("{task.fields[what]}", markup=False, table_column=Column(ratio=1, no_wrap=True))
     columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("left"), left, what)
     console = Console(stderr=True, emoji=False, highlight=False)
-    with Progress(*columns, console=console, transient=True) as bar:
+    # The speed is that of the whole run: one attack may take longer than the 30 s that rich looks back.
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=math.inf) as bar:
         task = bar.add_task("", total=None, what="")
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=printable(what[:60]))
 

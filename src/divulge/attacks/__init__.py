@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import signals
-from divulge.attacks import learned, quantile, traces
+from divulge.attacks import label_only, learned, quantile, traces
 from divulge.attacks.answers import share_right
 from divulge.attacks.knowledge import FEATURES
 from divulge.attacks.label_only import LabelOnly
@@ -111,7 +111,8 @@ def default(evidence: Evidence) -> list[Attack]:
     6
     """
     more: list[Attack] = [Learned("logistic"), Learned("per_class"), Quantile("class"), Quantile("linear")]
-    return [*quick(evidence), *more] if _any_fits(evidence) else []
+    thresholds = quick(evidence)
+    return [*thresholds, *more] if thresholds else []
 
 
 def thorough(evidence: Evidence) -> list[Attack]:
@@ -124,16 +125,14 @@ def thorough(evidence: Evidence) -> list[Attack]:
     """
     models: list[Attack] = [Learned(model) for model in learned.MODELS]
     models += [Quantile(model) for model in quantile.MODELS]
-    models += [Learned("boosting", (FEATURES,)), *(Traces(kind) for kind in traces.KINDS), LabelOnly()]
-    return [*quick(evidence), *models] if _any_fits(evidence) else []
+    models += [Learned("boosting", (FEATURES,)), *(Traces(kind) for kind in traces.KINDS)]
+    models += [] if label_only.SIGNAL in evidence.signals else [LabelOnly()]  # else it is one of the thresholds
+    thresholds = quick(evidence)
+    return [*thresholds, *models] if thresholds or evidence.traces is not None else []
 
 
 BUDGETS: dict[str, Callable[[Evidence], list[Attack]]] = {"quick": quick, "default": default, "thorough": thorough}
 """Sets of attacks by what they cost; docs/attacks.md has the times."""
-
-
-def _any_fits(evidence: Evidence) -> bool:
-    return bool(quick(evidence)) or evidence.traces is not None
 
 
 def named(attack: str | Attack, evidence: Evidence) -> NamedAttack:
@@ -182,7 +181,10 @@ def all_named(attacks: str | Attack | Iterable[str | Attack], evidence: Evidence
     for budget in budgets:
         found |= {str(call): named(call, evidence)._replace(required=False) for call in BUDGETS[budget](evidence)}
     if given and not found and len(budgets) == len(given):
-        raise InputError("DV052", "no attack fits this evidence: give outputs (logits, probs) or a signal (loss)")
+        watched = "; traces alone are attacked with the budget thorough" if evidence.traces is not None else ""
+        raise InputError(
+            "DV052", f"no attack fits this evidence: give outputs (logits, probs) or a signal (loss){watched}"
+        )
     for item in given:
         if isinstance(item, str) and item in BUDGETS:
             continue
@@ -206,8 +208,9 @@ _FAMILIES: dict[str, Callable[..., Attack]] = {
 
 
 def _quantile(model: str, rest: tuple[str, ...]) -> Quantile:
-    signal = next((text.removeprefix("signal=") for text in rest if text.startswith("signal=")), Quantile.signal)
-    return Quantile(model, signal, tuple(text for text in rest if not text.startswith("signal=")))
+    given = next((word for word in rest if word.startswith("signal=")), f"signal={Quantile.signal}")
+    columns = tuple(word for at, word in enumerate(rest) if at != (rest.index(given) if given in rest else -1))
+    return Quantile(model, given.removeprefix("signal="), columns)
 
 
 def _from_text(text: str, evidence: Evidence) -> Attack:
@@ -217,7 +220,7 @@ def _from_text(text: str, evidence: Evidence) -> Attack:
         return Threshold(text)
     call = re.fullmatch(r"(\w+)(?:\((.*)\))?", text, re.DOTALL)
     if call and call[1] in _FAMILIES:
-        words = [word.strip() for word in call[2].split(",")] if call[2] is not None else []
+        words = [word.strip() for word in (call[2] or "").split(",") if word.strip()]
         if call[1] != "class_wise" or not words or words[0] in [*known, "label_only"]:
             try:
                 return _FAMILIES[call[1]](*words)

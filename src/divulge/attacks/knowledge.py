@@ -189,6 +189,7 @@ def _named(evidence: Evidence, name: str) -> NDArray[Any]:
             raise Unavailable("needs the model's inputs (features)")
         return np.hstack([_encoded(name, column) for column in evidence.features.T])
     known = [*evidence.columns, *([CLASS] if labels is not None else [])]
+    known += [FEATURES] if evidence.features is not None else []
     raise Unavailable(f"there is no column {name!r}; known here: {', '.join(known) or 'none'}")
 
 

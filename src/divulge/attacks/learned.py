@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import per_class
-from divulge.attacks.knowledge import Table, binned, in_canonical_order, of_columns, of_outputs
+from divulge.attacks.knowledge import FEATURES, Table, binned, in_canonical_order, of_columns, of_outputs
 from divulge.blocks import in_parallel_alone
 from divulge.errors import InputError, Unavailable
 from divulge.folds import folds
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 FEWEST = 10  # records of a side that a fit needs
-_COSTS = {"logistic": 40.0, "per_class": 60.0, "spline": 120.0, "boosting": 250.0, "knn": 250.0, "mlp": 500.0}
+_COSTS = {"logistic": 40.0, "per_class": 75.0, "spline": 250.0, "boosting": 500.0, "knn": 400.0, "mlp": 800.0}
 MODELS = tuple(_COSTS)
 _SUREST = 1e-12  # a probability of a user's classifier is kept this far from 0 and 1
 
@@ -88,7 +88,7 @@ class Learned:
     @property
     def cost(self) -> float:
         """About how many times as long as a threshold attack it takes."""
-        return _COSTS.get(str(self.model), 250.0)
+        return _COSTS.get(str(self.model), 500.0) * (3 if FEATURES in self.columns else 1)
 
     def __call__(self, evidence: Evidence, rng: np.random.Generator) -> NDArray[np.float64]:
         """(n,) float64 log-odds of membership, NaN where an output or a signal is."""

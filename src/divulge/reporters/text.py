@@ -269,9 +269,12 @@ def _limits(page: Page, report: Report) -> None:
     attacks = report.rows("attacks")
     ran = ", ".join(page.name(row["attack"], 40) for row in attacks if row["status"] == "ran")
     page.line(f"It assumes an attacker who sees the model's outputs. Tried: {ran}.")
+    skipped: dict[str, list[str]] = {}
     for row in attacks:
         if row["status"] == "skipped":
-            page.line(f"Not tried: {page.name(row['attack'], 40)}: {row['reason']}", hang=2)
+            skipped.setdefault(row["reason"], []).append(page.name(row["attack"], 40))
+    for reason, names in skipped.items():
+        page.line(f"Not tried: {', '.join(names)}: {reason}", hang=2)
     controls = report.rows("controls")
     if all(row["status"] == "not run" for row in controls):
         page.line("No control looked whether the test itself is valid.")
