@@ -47,7 +47,7 @@ def one_fit(attack: Learned, evidence: Evidence) -> Callable[[], None]:
     table = attack.table(evidence)
 
     def run() -> None:
-        attack.estimator(evidence, 0).fit(table, evidence.member)
+        attack.estimator(evidence, 0, len(table)).fit(table, evidence.member)
 
     return run
 

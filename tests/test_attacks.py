@@ -122,7 +122,7 @@ def test_null_random_membership_raises_few_alarms(name):
     fitted = named(row.attack, toy(n=20)).fitted
     alarms = 0
     for seed in range(row.seeds):
-        evidence = toy(n=300, seed=seed, given=row.given)
+        evidence = toy(n=600 if row.seeds < 50 else 300, seed=seed, given=row.given)  # a network needs more
         roc = exact(scores_of(row.attack, evidence, seed), evidence.member, halves(evidence, seed), fitted=fitted)
         alarms += metrics.auc(roc, error).low > 0.5
     assert binomtest(alarms, row.seeds, error / 2, alternative="greater").pvalue > 0.01, alarms
@@ -136,7 +136,7 @@ def test_row_permutation_permutes_the_scores(row):
 
 def test_take_slice_then_score_is_score_then_slice(row):
     evidence = toy(given=row.given)
-    rows = np.random.default_rng(3).permutation(1000)[:70]
+    rows = np.random.default_rng(3).permutation(1000)[:600]
     before, after = scores_of(row.attack, evidence.take(rows)), scores_of(row.attack, evidence)[rows]
     assert np.allclose(before, after, rtol=1e-6, atol=0) == row.row_wise
 

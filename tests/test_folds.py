@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divulge import Evidence, blocks
+from divulge import Evidence, audit, blocks
 from divulge import folds as module
-from divulge.folds import EXACT_BELOW, array_hashes, content_hashes, folds, halves, row_hashes
+from divulge.folds import (
+    EXACT_BELOW,
+    HASHES,
+    array_hashes,
+    content_hashes,
+    folds,
+    halves,
+    row_hashes,
+    with_copies_grouped,
+)
 
 
 def identified(evidence):
@@ -291,3 +300,54 @@ def test_long_texts_are_hashed_in_parts_as_they_are_one_by_one():
     together = array_hashes(texts, 3)
     assert together.tolist() == [array_hashes(texts[i : i + 1], 3)[0] for i in range(6)]
     assert len(set(together.tolist())) == 5
+
+
+# ------------------------------------------------------------------------------------------------------- copies
+
+
+def with_copies(rng, copies=5, both=False, **fields):
+    """500 records a side, 50 members (or of both sides) of which stand several times."""
+    rows = np.concatenate([np.arange(1000), np.repeat(np.arange(50), copies - 1)])
+    if both:
+        rows = np.concatenate([rows, np.repeat(np.arange(500, 550), copies - 1)])
+    z, y = rng.normal(size=(1000, 6)).astype(np.float32), rng.integers(0, 6, 1000)
+    given = {name: values[rows] for name, values in fields.items()}
+    return Evidence(rows < 500, outputs=z[rows], labels=y[rows], kind="logits", **given), rows
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_copies_on_one_side_are_one_group_and_stay_in_one_fold_and_half(both):
+    evidence, rows = with_copies(np.random.default_rng(0), both=both)
+    grouped = with_copies_grouped(evidence, content_hashes(evidence))
+    assert grouped.groups.dtype == HASHES and len(set(grouped.groups.tolist())) == 1000
+    for k in (2, 5):
+        fold = folds(grouped, k, 3)
+        assert all(len(set(fold[rows == row].tolist())) == 1 for row in rows[1000:])
+
+
+def test_equal_rows_are_no_copies_where_outputs_take_few_values_or_are_sure_or_features_differ():
+    rng = np.random.default_rng(0)
+    coarse = Evidence(np.arange(400) < 200, signals={"loss": rng.integers(0, 80, 400) / 10})
+    assert with_copies_grouped(coarse, content_hashes(coarse)).groups is None
+    at = np.arange(90)  # members are all right, others all wrong
+    sure = Evidence(at < 45, outputs=np.eye(9)[at % 9], labels=(at + (at >= 45)) % 9, kind="probs")
+    assert with_copies_grouped(sure, content_hashes(sure)).groups is None
+    evidence, rows = with_copies(rng)
+    told_apart = replace(evidence, features=rng.normal(size=(len(rows), 2)))
+    assert with_copies_grouped(told_apart, content_hashes(told_apart)).groups is None
+    mine = replace(evidence, groups=np.arange(len(rows)))
+    assert with_copies_grouped(mine, content_hashes(mine)) is mine
+
+
+@pytest.mark.default_budget
+@pytest.mark.parametrize("both", [False, True])
+def test_copies_do_not_look_like_a_leak(both):
+    """Attacks that are fitted would score a record by a fit that saw its copy: 10 of 10 of these were alarms."""
+    found = [
+        audit(with_copies(np.random.default_rng(seed), both=both)[0], controls=["duplicates"], seed=seed)
+        for seed in range(4)
+    ]
+    assert sum(report.score.low > 0 for report in found) <= 1
+    (text,) = (row["text"] for row in found[0].rows("controls") if row["control"] == "duplicates")
+    several, rows = (100, 500) if both else (50, 250)
+    assert text.endswith(f"; {several} stand several times on one side, in {rows} rows: each counts as one")

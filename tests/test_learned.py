@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 import divulge
 from divulge import Evidence, InputError, Unavailable
 from divulge.attacks import Learned, Threshold, all_named, named
-from divulge.attacks.learned import FEWEST, FOLDS, MODELS
+from divulge.attacks.learned import FEWEST, FEWEST_FOR_MLP, FOLDS, MODELS
 from divulge.attacks.per_class import FEW, STRENGTH, WIDEST, PerClass, features, ridge_logistic
 from divulge.folds import folds
 
@@ -310,18 +310,18 @@ def test_every_kind_of_evidence_has_a_finite_score_or_a_reason(model, fields, re
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e30])
 def test_equal_answers_are_equal_scores(model, value, recwarn):
-    labels = np.random.default_rng(1).integers(0, 7, 300)
-    evidence = Evidence(np.arange(300) < 150, signals={"loss": np.full(300, value)}, labels=labels)
+    labels = np.random.default_rng(1).integers(0, 7, 600)
+    evidence = Evidence(np.arange(600) < 300, signals={"loss": np.full(600, value)}, labels=labels)
     assert np.unique(scores_of(Learned(model), evidence)).tolist() == [0.0]
     assert not [str(warning.message) for warning in recwarn]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_has_no_signal_has_no_score_and_does_not_change_the_others(model):
-    values = np.random.default_rng(0).normal(size=400)
+    values = np.random.default_rng(0).normal(size=600)
     values[[3, 60, 61]] = np.nan
-    ids = np.arange(400)
-    evidence = Evidence(ids < 200, labels=ids % 2, signals={"mine": values}, ids=ids)
+    ids = np.arange(600)
+    evidence = Evidence(ids < 300, labels=ids % 2, signals={"mine": values}, ids=ids)
     scores = scores_of(Learned(model), evidence)
     assert np.flatnonzero(np.isnan(scores)).tolist() == [3, 60, 61]
     assert np.isfinite(np.delete(scores, [3, 60, 61])).all()
@@ -335,9 +335,10 @@ def test_a_signal_that_nobody_has_is_too_little():
 
 @pytest.mark.parametrize("model", MODELS)
 def test_too_few_records_are_too_few(model):
-    with pytest.raises(Unavailable, match=rf"needs {FEWEST} members and {FEWEST} non-members .*in every fit, has 9"):
-        scores_of(Learned(model), toy(n=24, member=np.arange(24) < 12))
-    assert np.isfinite(scores_of(Learned(model), toy(n=26, member=np.arange(26) < 13))).all()
+    needed, few, enough = (FEWEST_FOR_MLP, 240, 260) if model == "mlp" else (FEWEST, 12, 13)
+    with pytest.raises(Unavailable, match=rf"needs {needed} members and {needed} non-members .*in every fit, has"):
+        scores_of(Learned(model), toy(n=2 * few, member=np.arange(2 * few) < few))
+    assert np.isfinite(scores_of(Learned(model), toy(n=2 * enough, member=np.arange(2 * enough) < enough))).all()
     with pytest.raises(Unavailable, match="has"):
         scores_of(Learned(model), toy(n=500, member=np.arange(500) < 11))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
+
+_ONE_AT_A_TIME = threading.RLock()  # BLAS has one limit a process: two that set and restore it would leave it set
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,7 +81,7 @@ def in_parallel_alone(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         with loaded.limit(limits=1, user_api="openmp"):
             return work(item)
 
-    with loaded.limit(limits=1, user_api="blas"):
+    with _ONE_AT_A_TIME, loaded.limit(limits=1, user_api="blas"):
         return in_parallel(alone, items)
 
 

@@ -24,6 +24,9 @@ Hashes = NDArray[np.uint64]
 HASHES = np.dtype(np.uint64)
 """Ids of this type are `identified`'s: distinct already. The doors make a user's whole numbers int64."""
 
+MOST_COPIES = 20  # of one record; more rows alike are outputs that take few values
+MIXED = 0.01  # pairs of equal rows on two sides, as a share of those on one, beyond which equal rows are no copies
+
 EXACT_BELOW = 1 << 16
 """Units a side up to which folds are balanced to within one. Above, a row's hash alone decides (and a stream needs no
 second pass): the sizes of two halves then differ by about 1 / sqrt(n), under 0.4 %."""
@@ -159,6 +162,58 @@ def identified(evidence: Evidence, contents: Hashes | None = None) -> Evidence:
     else:
         hashes = _sided(content_hashes(evidence) if contents is None else contents, evidence.member)
     return replace(evidence, ids=_tell_apart(hashes, evidence))
+
+
+def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
+    """The same evidence; records that stand several times on one side are one group each, where no groups are given.
+
+    An attack that is fitted on membership would else meet a record's copies, and so its side, in the fits of others.
+    Copies are rows of equal content (and features, where they are given), at most 20 of one, on one side. Where rows of
+    equal content are on both sides as well, outputs just take few values; and probabilities of 1 are equal for another
+    reason.
+
+    Args:
+        evidence: n records, of which none stands on both sides.
+        contents: their `content_hashes`.
+
+    Returns:
+        The evidence, `identified`; groups of type `HASHES` where there are copies.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(np.arange(4) < 2, signals={"loss": np.array([-.1, -.1, -.2, -.3])})
+    >>> len(set(with_copies_grouped(evidence, content_hashes(evidence)).groups.tolist()))
+    3
+    """
+    if evidence.groups is not None:
+        return evidence
+    evidence = identified(evidence, contents)
+    if evidence.features is not None:
+        contents = _mix(contents) + array_hashes(evidence.features)
+    ordered = np.sort(contents)
+    twice = ordered[1:] == ordered[:-1]
+    if not twice.any():
+        return evidence
+    rows = np.flatnonzero(np.isin(contents, ordered[1:][twice]))
+    _, value = np.unique(contents[rows], return_inverse=True)
+    members = np.bincount(value, weights=evidence.member[rows])
+    others = np.bincount(value) - members
+    few = (members + others <= MOST_COPIES)[value] & ~_sure(evidence, rows)
+    copied = np.unique(value[few])
+    m, n = members[copied], others[copied]
+    if (m * n).sum() > MIXED * (m * (m - 1) + n * (n - 1)).sum() / 2 or not len(copied):
+        return evidence
+    assert evidence.ids is not None
+    groups = evidence.ids.copy()
+    groups[rows[few]] = _sided(contents[rows[few]], evidence.member[rows[few]])
+    return replace(evidence, groups=groups)
+
+
+def _sure(evidence: Evidence, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows hold a probability of 1, where features do not tell records apart."""
+    outputs = evidence.outputs
+    if outputs is None or evidence.kind != "probs" or evidence.features is not None:
+        return np.zeros(len(rows), bool)
+    return np.asarray(outputs[rows].reshape(len(rows), -1).max(axis=1) >= 1 - 1e-6)
 
 
 def digest(evidence: Evidence, contents: Hashes) -> str:

@@ -41,7 +41,7 @@ def clopper_pearson_lower(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Float
     k, n, alpha = np.broadcast_arrays(np.asarray(k, float), np.asarray(n, float), np.asarray(alpha, float))
     # Counts may be fractions: rows of a group count as less than one each.
     inside = betaincinv(np.where(k > 0, k, 1), np.maximum(n - k, 0) + 1, alpha)
-    ends = np.exp(np.log(alpha) / np.maximum(n, 1))
+    ends = np.exp(np.log(alpha) / np.where(n > 0, n, 1))
     return np.where(k <= 0, 0.0, np.where(k >= n, ends, inside))
 
 

@@ -25,7 +25,7 @@ from divulge.controls import CONTROL_ERROR, Outcome, Setting, Shared
 from divulge.errors import InputError, Unavailable
 from divulge.exposure import bands
 from divulge.findings import leaks_by_score, leaks_of_all
-from divulge.folds import content_hashes, digest, effective_shares, halves, identified
+from divulge.folds import content_hashes, digest, effective_shares, halves, identified, with_copies_grouped
 from divulge.metrics import FPRS, Estimate, Metric
 from divulge.report import LADDER, Report, Row, table_of
 from divulge.roc import Ranked, Roc, exact_slices, rank, tags
@@ -106,8 +106,10 @@ def audit(
     meta = _provenance(evidence, chosen, digest(evidence, contents), seed=seed, confidence=confidence, min_n=min_n)
     known = identified(evidence, contents)
     shared = control_family.shared_records(evidence, contents) if "duplicates" in trials else None
+    known = without_shared(known, shared)
+    known = with_copies_grouped(known, contents if shared is None or shared.by is None else contents[~shared.rows])
     del contents
-    known = with_answers(without_shared(known, shared), chosen, seed)
+    known = with_answers(known, chosen, seed)
     given = sorted(known.signals)
     ready = _prepare(known, chosen, cut, seed=seed, min_n=min_n, error=error, steps=steps)
     member, tag, scored, partitions = ready.evidence.member, ready.tag, ready.scored, ready.partitions
@@ -360,9 +362,10 @@ def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.
 
 
 def with_answers(evidence: Evidence, attacks: Iterable[NamedAttack], seed: int) -> Evidence:
-    """The evidence with the signals that attacks ask of the model themselves, whoever is a member: once an audit.
+    """The evidence with the signals that attacks ask of the model themselves: once an audit.
 
-    An attack that cannot ask is left to say so when it runs.
+    They are asked of evidence whose membership is dealt out at random, since an answer must not depend on it. An attack
+    that cannot ask is left to say so when it runs.
 
     Raises:
         InputError: DV057, a signal of another shape.
@@ -372,7 +375,9 @@ def with_answers(evidence: Evidence, attacks: Iterable[NamedAttack], seed: int) 
         if attack.prepare is None:
             continue
         with contextlib.suppress(Unavailable):
-            found |= attack.prepare(evidence, _rng(attack, seed))
+            rng = _rng(attack, seed)
+            dealt = replace(evidence, member=np.random.default_rng(seed).permutation(evidence.member))
+            found |= attack.prepare(dealt, rng)
         wrong = [name for name, values in found.items() if np.shape(values) != evidence.member.shape]
         if wrong:
             raise InputError(

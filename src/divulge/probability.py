@@ -19,9 +19,9 @@ from divulge import controls as control_family
 from divulge import intervals
 from divulge.attacks import Attack, NamedAttack
 from divulge.errors import InputError, Unavailable
-from divulge.folds import content_hashes, effective_shares, folds, identified
+from divulge.folds import content_hashes, effective_shares, folds, identified, with_copies_grouped
 from divulge.metrics import NAN, Estimate, undefined
-from divulge.pipeline import scores_of, with_signals, without_shared
+from divulge.pipeline import scores_of, with_answers, with_signals, without_shared
 from divulge.report import Row, frame_of
 from divulge.roc import rank
 
@@ -254,6 +254,8 @@ def membership_probability(
     contents = content_hashes(evidence)
     shared = control_family.shared_records(evidence, contents)
     apart = without_shared(identified(evidence, contents), shared)
+    apart = with_copies_grouped(apart, contents if shared.by is None else contents[~shared.rows])
+    apart = with_answers(apart, chosen, seed)
     rows = np.flatnonzero(~shared.rows) if shared.by is not None else np.arange(len(evidence))
     fold = folds(apart, FOLDS, seed)
     scored = _scored(with_signals(apart, chosen), chosen, fold, seed)

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import per_class
-from divulge.attacks.knowledge import FEATURES, Table, binned, in_canonical_order, of_columns, of_outputs
+from divulge.attacks.knowledge import (
+    FEATURES,
+    Table,
+    binned,
+    column_names,
+    in_canonical_order,
+    of_columns,
+    of_outputs,
+    tame,
+)
 from divulge.blocks import in_parallel_alone
 from divulge.errors import InputError, Unavailable
 from divulge.folds import folds
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 FEWEST = 10  # records of a side that a fit needs
+FEWEST_FOR_MLP = 200  # with fewer it stops by too few held-out ones, and misses what is there
 _COSTS = {"logistic": 40.0, "per_class": 75.0, "spline": 250.0, "boosting": 500.0, "knn": 400.0, "mlp": 800.0}
 MODELS = tuple(_COSTS)
 _SUREST = 1e-12  # a probability of a user's classifier is kept this far from 0 and 1
@@ -68,12 +78,14 @@ class Learned:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.columns, str) or not all(isinstance(name, str) for name in self.columns):
-            raise InputError("DV056", f"expected names of columns, as in columns=('age',), got {self.columns!r:.80}")
-        object.__setattr__(self, "columns", tuple(self.columns))
+        if not (self.name is None or isinstance(self.name, str)):
+            raise InputError("DV056", f"expected a text as the attack's name, got {self.name!r:.80}")
+        object.__setattr__(self, "columns", column_names(self.columns))
         if isinstance(self.model, str) and self.model not in MODELS:
             known = ", ".join(MODELS)
-            raise InputError("DV056", f"there is no model {self.model!r}; known: {known}, or a scikit-learn classifier")
+            raise InputError(
+                "DV056", f"there is no model {self.model!r:.80}; known: {known}, or a scikit-learn classifier"
+            )
         if not isinstance(self.model, str) and not gives_scores(self.model):
             raise InputError(
                 "DV056",
@@ -101,13 +113,16 @@ class Learned:
         if not known.all():
             x, order = x[known], order[known]
         y, fold = evidence.member[order], fold[order]
-        _check_enough(y, fold)
+        _check_enough(y, fold, FEWEST_FOR_MLP if self.model == "mlp" else FEWEST)
+        answers = x[:, :-1] if self.model == "per_class" else x  # there the last column is the label
+        if self.model != "boosting":
+            tame(answers)
 
         def scored(k: int) -> NDArray[np.float64]:
-            return _fitted_and_scored(self.estimator(evidence, seeds[k]), x[fold != k], y[fold != k], x[fold == k])
+            fit, rows = fold != k, fold == k
+            return _fitted_and_scored(self.estimator(evidence, seeds[k], int(fit.sum())), x[fit], y[fit], x[rows])
 
         scores = np.full(len(evidence), np.nan)
-        answers = x[:, :-1] if self.model == "per_class" else x  # there the last column is the label
         if np.array_equal(answers.min(axis=0), answers.max(axis=0)):
             scores[order] = 0.0  # nothing to learn from; a fit would give its rounding errors
             return scores
@@ -127,10 +142,10 @@ class Learned:
         table = np.concatenate(parts, axis=1)
         return binned(table) if self.model == "boosting" else table
 
-    def estimator(self, evidence: Evidence, seed: int) -> Any:
-        """A classifier of its kind for this evidence's table, not fitted."""
+    def estimator(self, evidence: Evidence, seed: int, rows: int) -> Any:
+        """A classifier of its kind for so many rows of this evidence's table, not fitted."""
         if isinstance(self.model, str):
-            return _new(self.model, evidence, seed)
+            return _new(self.model, evidence, seed, rows)
         from sklearn.base import clone
 
         fresh = clone(self.model)
@@ -155,7 +170,7 @@ def _logistic(c: float = 1.0) -> Any:
     return LogisticRegression(C=c, solver="newton-cholesky", class_weight="balanced")
 
 
-def _new(model: str, evidence: Evidence, seed: int) -> Any:
+def _new(model: str, evidence: Evidence, seed: int, rows: int) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import SplineTransformer, StandardScaler
 
@@ -181,7 +196,7 @@ def _new(model: str, evidence: Evidence, seed: int) -> Any:
     if model == "knn":
         from sklearn.neighbors import KNeighborsClassifier
 
-        return make_pipeline(StandardScaler(), KNeighborsClassifier(n_neighbors=min(50, len(evidence) // 5)))
+        return make_pipeline(StandardScaler(), KNeighborsClassifier(n_neighbors=min(50, rows // 4)))
     if model == "spline":
         curves = SplineTransformer(5, knots="quantile")
         return make_pipeline(StandardScaler(), curves, StandardScaler(), _logistic(0.1))
@@ -205,10 +220,10 @@ def _fitted_and_scored(estimator: Any, x: Table, y: NDArray[np.bool_], unseen: T
     return np.asarray(np.log(p[:, 1]) - np.log(p[:, 0]))
 
 
-def _check_enough(member: NDArray[np.bool_], fold: NDArray[np.uint8]) -> None:
+def _check_enough(member: NDArray[np.bool_], fold: NDArray[np.uint8], needed: int) -> None:
     """Every fit needs both sides."""
     fewest = min(int((member[fold != k] == side).sum()) for k in range(FOLDS) for side in (True, False))
-    if fewest < FEWEST:
+    if fewest < needed:
         raise Unavailable(
-            f"needs {FEWEST} members and {FEWEST} non-members (or groups of them) in every fit, has {fewest}"
+            f"needs {needed} members and {needed} non-members (or groups of them) in every fit, has {fewest}"
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks.knowledge import CLASS, FEATURES, Table, in_canonical_order, of_columns
+from divulge.attacks.knowledge import CLASS, FEATURES, Table, column_names, in_canonical_order, of_columns
 from divulge.blocks import in_parallel_alone
 from divulge.errors import InputError, Unavailable
 from divulge.folds import folds
@@ -81,11 +81,9 @@ class Quantile:
             raise InputError("DV056", f"there is no model {self.model!r:.80}; known: {', '.join(MODELS)}")
         if not isinstance(self.signal, str):
             raise InputError("DV056", f"expected the name of a signal, such as 'log_odds', got {self.signal!r:.80}")
-        if isinstance(self.columns, str) or not all(isinstance(name, str) for name in self.columns):
-            raise InputError("DV056", f"expected names of columns, as in columns=('age',), got {self.columns!r:.80}")
+        object.__setattr__(self, "columns", column_names(self.columns))
         if self.model == "class" and self.columns:
             raise InputError("DV056", f"the model 'class' knows no columns, got {self.columns!r:.80}; use 'linear'")
-        object.__setattr__(self, "columns", tuple(self.columns))
 
     def __str__(self) -> str:
         own = [] if self.signal == _SIGNAL else [f"signal={self.signal}"]

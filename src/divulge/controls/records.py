@@ -90,20 +90,30 @@ def duplicates(setting: Setting) -> Outcome:
     found = setting.shared
     nonmembers = setting.sizes[1] + found.nonmembers
     share = found.nonmembers / nonmembers
+    copies = _copies(setting.evidence.groups)
     if found.by is None:
-        return Outcome("duplicates", "DV203", OK, number(0.0), "no record stands on both sides")
+        return Outcome("duplicates", "DV203", OK, number(0.0), f"no record stands on both sides{copies}")
     text = (
         f"{found.nonmembers:,} of {nonmembers:,} non-members share their {found.by} with a member; left out, "
-        f"{int(found.rows.sum()):,} rows of both sides"
+        f"{int(found.rows.sum()):,} rows of both sides{copies}"
     )
     low, high = intervals.wilson(found.nonmembers, nonmembers, 2 * CONTROL_ERROR)
     return Outcome("duplicates", "DV203", WARNING, Estimate(share, float(low), float(high)), text)
 
 
+def _copies(groups: NDArray[Any] | None) -> str:
+    """What the audit made of records that stand several times on one side."""
+    if groups is None or groups.dtype != folds.HASHES:
+        return ""
+    sizes = np.unique(groups, return_counts=True)[1]
+    several = sizes[sizes > 1]
+    return f"; {len(several):,} stand several times on one side, in {int(several.sum()):,} rows: each counts as one"
+
+
 def groups(setting: Setting) -> Outcome:
     """Persons (or households) with records on both sides; and the best attack without them."""
     evidence = setting.evidence
-    if evidence.groups is None:
+    if evidence.groups is None or evidence.groups.dtype == folds.HASHES:  # copies of one record: see duplicates
         return not_run("groups", "DV204", "no groups were given")
     rows, _ = _on_both_sides(folds.array_hashes(evidence.groups), evidence.member)
     share = float(rows[~evidence.member].mean())
