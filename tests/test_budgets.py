@@ -411,17 +411,17 @@ def leak_free(seed: int, kind: str) -> Evidence:
 def test_ten_attacks_without_a_leak_raise_few_alarms(kind: str, record_property: Any) -> None:
     """The score in at most 2.5 % of audits, everything that is called a leak in at most 5 %."""
     found: Counter[str] = Counter()
-    for seed in range(5 * SEEDS):
+    for seed in range(2 * SEEDS):
         report = divulge.audit(leak_free(seed, kind), attacks=TEN, slices=["class"], controls=(), seed=seed)
         ran = [row["attack"] for row in report.rows("attacks") if row["status"] == "ran"]
         assert len(ran) == 10
         codes = {row["code"] for row in report.findings if row["code"] in LEAKS}
         found.update({"score": report.score.low > 0, "leak": bool(codes), **dict.fromkeys(codes, True)})
-    print(kind, 5 * SEEDS, dict(found))
+    print(kind, 2 * SEEDS, dict(found))
     record_property("alarms", dict(found))
-    assert not refuted(found["score"], 5 * SEEDS, 0.025)
-    assert not refuted(found["DV103"], 5 * SEEDS, 0.025)
-    assert not refuted(found["leak"], 5 * SEEDS, 0.05)
+    assert not refuted(found["score"], 2 * SEEDS, 0.025)
+    assert not refuted(found["DV103"], 2 * SEEDS, 0.025)
+    assert not refuted(found["leak"], 2 * SEEDS, 0.05)
 
 
 @slow
@@ -430,7 +430,7 @@ def test_ten_attacks_without_a_leak_raise_few_alarms(kind: str, record_property:
 def test_controls_of_the_default_set_call_little_that_is_sound_invalid(leak: float, record_property: Any) -> None:
     """INVALID in at most 2 % of audits, any warning in at most 10 %, where there is a leak and where not."""
     found: Counter[str] = Counter()
-    for seed in range(2 * SEEDS):
+    for seed in range(SEEDS):
         evidence = leak_free(seed, "300")
         raised = evidence.outputs + leak * evidence.member[:, None] * np.eye(5)[evidence.labels]
         report = divulge.audit(replace(evidence, outputs=raised.astype(np.float32)), seed=seed)
@@ -438,11 +438,11 @@ def test_controls_of_the_default_set_call_little_that_is_sound_invalid(leak: flo
         found.update(f"{name} {status}" for name, status in alarmed.items() if status in ("warning", "invalid"))
         found.update({"INVALID": "invalid" in alarmed.values(), "warning": "warning" in alarmed.values()})
         found["found"] += report.score.low > 0
-    print(leak, 2 * SEEDS, dict(found))
+    print(leak, SEEDS, dict(found))
     record_property("alarms", dict(found))
-    assert not refuted(found["INVALID"], 2 * SEEDS, 0.02)
-    assert not refuted(found["warning"], 2 * SEEDS, 0.10)
-    assert leak == 0 or found["found"] > 1.9 * SEEDS
+    assert not refuted(found["INVALID"], SEEDS, 0.02)
+    assert not refuted(found["warning"], SEEDS, 0.10)
+    assert leak == 0 or found["found"] >= 0.9 * SEEDS
 
 
 def plantable() -> Iterator[Any]:

@@ -60,7 +60,7 @@ def audit(
     Args:
         evidence: n records, members and non-members.
         attacks: a budget ("quick", "default", "thorough"), or names, objects, callables or scikit-learn classifiers,
-            alone or several; see `divulge.attacks`.
+            alone or several; of those that do about equally well the first is measured. See `divulge.attacks`.
         slices: names or callables; see `divulge.slices`. "everyone" is always one.
         metrics: "default", or names or callables; see `divulge.metrics`. The score and the tail are always there.
         controls: "default" is all of them; names run only those, "-name" all but that one, () none; the report

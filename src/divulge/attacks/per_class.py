@@ -40,6 +40,8 @@ def features(evidence: Evidence) -> Table:
 class PerClass:
     """Fits one classifier on all rows and, where a class has enough of them, one on the class's that corrects it.
 
+    That on all rows sees the log-probabilities in the order of the classes too, so it is more than learned(logistic).
+
     Args:
         pooled: a classifier with `decision_function`, not fitted; sees all columns but the label.
         wide: how many of the last columns, before the label, are log-probabilities.
