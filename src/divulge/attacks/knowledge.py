@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ Table = NDArray[np.float32]
 
 POOLED_ROWS = 50  # a class's mean and variance are shrunk to all records' as if by so many
 BINS = 255
-LOOKED_AT, OUTERMOST = 20_000, 0.001
+LOOKED_AT, OUTERMOST = 10_000, 0.001
 TOP = 10  # of the sorted log-probabilities
 VALUES = 200  # different texts of a column beyond which it is no category
 CLASS, FEATURES = "class", "features"  # names for the label and for the model's inputs
@@ -200,17 +201,17 @@ def tame(table: Table) -> None:
     thousandth or less differs from the median stay as they are.
 
     Args:
-        table: (n, d), finite, its rows in an order that says nothing: of many, 20,000 are looked at.
+        table: (n, d), finite, its rows in an order that says nothing: of many, 10,000 are looked at.
 
     >>> values = np.append(np.linspace(-1, 1, 1001), 1e6).astype(np.float32)[:, None]
     >>> tame(values)
     >>> round(float(values.max()))
     4
     """
-    sample = table[:: -(-len(table) // LOOKED_AT)]
-    middle = np.median(sample, axis=0)
-    low = np.quantile(sample, OUTERMOST, axis=0, method="higher")
-    high = np.quantile(sample, 1 - OUTERMOST, axis=0, method="lower")
+    ordered = np.sort(np.ascontiguousarray(table[:: -(-len(table) // LOOKED_AT)].T), axis=1)
+    last = ordered.shape[1] - 1
+    middle = ordered[:, last // 2]
+    low, high = ordered[:, math.ceil(OUTERMOST * last)], ordered[:, math.floor((1 - OUTERMOST) * last)]
     least = np.where(low < middle, middle - 4 * (middle - low), -np.inf)
     most = np.where(high > middle, middle + 4 * (high - middle), np.inf)
     np.clip(table, least.astype(np.float32), most.astype(np.float32), out=table)
