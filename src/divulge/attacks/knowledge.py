@@ -99,7 +99,7 @@ def log_probabilities(evidence: Evidence, widest: int) -> Table:
     if outputs.shape[1] > widest:
         return np.zeros((len(evidence), 0), np.float32)
     table = np.empty(outputs.shape, np.float32)
-    floor = _floor(outputs) if evidence.kind == "probs" else 0.0
+    floor = floor_of(outputs) if evidence.kind == "probs" else 0.0
 
     def block(rows: slice) -> None:
         z = outputs[rows].astype(np.float64)
@@ -135,7 +135,7 @@ def _limit(evidence: Evidence) -> float:
         return 1e30
     labels = evidence.labels
     summed = labels.shape[1] if labels is not None and labels.ndim == 2 else 1
-    return -float(np.log(_floor(evidence.outputs))) * summed
+    return -float(np.log(floor_of(evidence.outputs))) * summed
 
 
 def column_names(columns: object) -> tuple[str, ...]:
@@ -264,7 +264,7 @@ def _shape_of(evidence: Evidence) -> Table:
     yes_no = evidence.task == "multilabel" or outputs.ndim == 1
     width = 1 if outputs.ndim == 1 else outputs.shape[1]
     table = np.empty((len(outputs), min(TOP, width)), np.float32)
-    floor = _floor(outputs) if evidence.kind == "probs" else 0.0
+    floor = floor_of(outputs) if evidence.kind == "probs" else 0.0
 
     def block(rows: slice) -> None:
         z = outputs[rows].astype(np.float64).reshape(rows.stop - rows.start, width)
@@ -294,7 +294,11 @@ def _log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
 
 
-def _floor(probs: NDArray[Any]) -> float:
-    """Half the smallest probability above 0: what a 0 is taken for, so that it is no outlier of the logarithms."""
+def floor_of(probs: NDArray[Any]) -> float:
+    """Half the smallest probability above 0: what a 0 is taken for, so that it is no outlier of the logarithms.
+
+    >>> floor_of(np.array([[0.0, 1.0], [0.5, 0.5]]))
+    0.25
+    """
     smallest = float(np.min(probs, initial=1.0, where=probs > 0))
     return max(smallest / 2, 1e-37)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks.knowledge import CLASS, FEATURES, Table, column_names, in_canonical_order, of_columns
+from divulge.attacks.knowledge import CLASS, FEATURES, Table, column_names, floor_of, in_canonical_order, of_columns
 from divulge.blocks import in_parallel_alone
 from divulge.errors import InputError, Unavailable
 from divulge.folds import folds
@@ -184,9 +184,8 @@ def _finite(evidence: Evidence, name: str) -> Floats:
     """(n,) the signal; log-odds of rounded probabilities no further out than half the smallest above 0 tells."""
     limit = 1e30
     if evidence.kind == "probs" and evidence.outputs is not None and name in (_SIGNAL, "margin"):
-        smallest = float(np.min(evidence.outputs, initial=1.0, where=evidence.outputs > 0))
         labels = evidence.outputs.shape[1] if evidence.task == "multilabel" else 1
-        limit = -np.log(max(smallest / 2, 1e-37)) * labels
+        limit = -np.log(floor_of(evidence.outputs)) * labels
     return np.clip(signal(evidence, name).astype(np.float64), -limit, limit)
 
 
