@@ -104,14 +104,16 @@ def main() -> None:
     evidence = make(max(int(ROWS * options.scale), 100))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Learned("boosting")(evidence.take(slice(None, None, 100)), np.random.default_rng(0))  # loads the libraries
+        Learned("boosting")(
+            evidence.take(slice(None, None, max(len(evidence) // 2_000, 1))), np.random.default_rng(0)
+        )  # loads the libraries
     threads = max((pool["num_threads"] for pool in threadpool_info()), default=1)
     machine = f"Python {platform.python_version()}, scikit-learn {sklearn.__version__}, {platform.machine()}"
     print(f"{machine}; at most {threads} thread(s) a fit; {len(evidence):,} rows x {CLASSES}")
     if "budgets" in options.only:
         for budget in BUDGETS:
-            for rows in AUDITED[budget]:
-                of_budget(budget, max(int(rows * options.scale), 200), options.repeats if rows < 10**6 else 1)
+            for rows in dict.fromkeys(max(int(rows * options.scale), 200) for rows in AUDITED[budget]):
+                of_budget(budget, rows, options.repeats if rows < 10**6 else 1)
     for model in (name for name in options.only if name in LIMITS):
         attack = Learned(model)
         alone = one_fit(attack, evidence)
