@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from divulge.errors import InputError
 
 Task = Literal["multiclass", "binary", "multilabel", "regression", "unlabelled", "signals"]
 Kind = Literal["logits", "probs"]
+Source = Literal["trained", "cv", "bagging", "base", "outputs"]
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False, kw_only=True)
@@ -32,9 +33,12 @@ class References:
             memory-mapped.
         target: name -> (n, q), the target model's own; only for q > 1 or what the outputs cannot give.
         trained_on: (r, n) bool, whether model r was trained on row n.
+        source: where they come from. "cv": a row is the model of the fold that left the record out, so that rows share
+            fits; "bagging": from lists that name the members, a diagnostic that no attack may use; "base": the
+            checkpoint that the target started from.
 
     Raises:
-        InputError: DV003, a wrong shape or dtype; DV004, axes that differ in length.
+        InputError: DV003, a wrong shape, dtype or source; DV004, axes that differ in length.
 
     >>> signals = {"log_odds": np.zeros((4, 10, 1), np.float32)}
     >>> References(signals=signals, trained_on=np.ones((4, 10), bool)).take([0, 3]).trained_on.shape
@@ -44,8 +48,11 @@ class References:
     signals: Mapping[str, NDArray[Any]]
     target: Mapping[str, NDArray[Any]] | None = None
     trained_on: NDArray[np.bool_]
+    source: Source = "trained"
 
     def __post_init__(self) -> None:
+        if self.source not in get_args(Source):
+            raise InputError("DV003", f"source is {self.source!r:.80}, expected one of {', '.join(get_args(Source))}.")
         object.__setattr__(self, "signals", dict(self.signals))
         object.__setattr__(self, "target", None if self.target is None else dict(self.target))
         _check_array("references.trained_on", self.trained_on, (2,), boolean=True)
@@ -75,6 +82,7 @@ class References:
             signals={name: array[:, index] for name, array in self.signals.items()},
             target=_taken(self.target, index),
             trained_on=self.trained_on[:, index],
+            source=self.source,
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from divulge.doors.names import SYNONYMS, listed, shown
 from divulge.doors.splits import read_splits
 from divulge.doors.tables import Overrides, columns_of, read_table
 from divulge.errors import InputError
-from divulge.evidence import Evidence, References
+from divulge.evidence import Evidence, References, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -169,6 +169,7 @@ def _save_npz(evidence: Evidence, path: Path) -> None:
         arrays["classes"] = np.array(evidence.classes, dtype=object)
     if (references := evidence.references) is not None:
         arrays["trained_on"] = references.trained_on
+        arrays["reference_source"] = np.array(references.source)
         arrays |= {f"reference_signal_{name}": array for name, array in references.signals.items()}
         arrays |= {f"reference_target_{name}": array for name, array in (references.target or {}).items()}
     write_arrays(path, arrays)
@@ -215,10 +216,14 @@ def _references(arrays: Flat) -> References | None:
         names = [name for name in arrays if name.startswith(prefix)]
         parts[prefix] = {name.removeprefix(prefix): arrays.pop(name) for name in names}
     trained_on = arrays.pop("trained_on", None)
+    source = str(arrays.pop("reference_source", "trained"))
     if trained_on is None:
         return None
     return References(
-        signals=parts["reference_signal_"], target=parts["reference_target_"] or None, trained_on=trained_on
+        signals=parts["reference_signal_"],
+        target=parts["reference_target_"] or None,
+        trained_on=trained_on,
+        source=cast(Source, source),
     )
 
 

@@ -7,6 +7,7 @@ y label, p = softmax(z), lse = log-sum-exp; nats throughout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,7 @@ def signal(evidence: Evidence, name: str) -> Floats:
             modified_entropy: minus that of Song and Mittal 2021, equation 7.
             correct: 1 where the prediction is right; multi-label: the share of labels that are.
             entropy: sum of p log p. confidence: the largest log p. Both need no labels.
+            log_prob@T=2: log p_y where all logits are divided by 2 first, or by any number above 0.
 
     Returns:
         (n,) float32 or float64, higher = more member-like.
@@ -75,9 +77,25 @@ def compute(evidence: Evidence, names: Iterable[str]) -> dict[str, Floats]:
             raise Unavailable(reason)
         else:
             missing.append(name)
-    if missing:
-        found.update(_COMPUTE[evidence.task](evidence, missing))
+    for temperature in dict.fromkeys(_temperature(name) for name in missing):
+        at = {name: "loss" if "@" in name else name for name in missing if _temperature(name) == temperature}
+        computed = _COMPUTE[evidence.task](evidence, list(dict.fromkeys(at.values())), temperature)
+        found.update({name: computed[plain] for name, plain in at.items()})
     return found
+
+
+def _temperature(name: str) -> float:
+    """What the logits are divided by: T of "log_prob@T=2", else 1; NaN where it is no number above 0."""
+    text = name.partition("@T=")[2]
+    try:
+        value = float(text or 1)
+    except ValueError:
+        return math.nan
+    return value if 0 < value < math.inf else math.nan
+
+
+def _is_tempered(name: str) -> bool:
+    return name.startswith("log_prob@T=") and not math.isnan(_temperature(name))
 
 
 def why_unavailable(evidence: Evidence, name: str) -> str | None:
@@ -89,12 +107,13 @@ def why_unavailable(evidence: Evidence, name: str) -> str | None:
     """
     if name in evidence.signals:
         return None
-    if name not in NAMES:
-        known = ", ".join([*evidence.signals, *NAMES])
+    tempered = _is_tempered(name)
+    if name not in NAMES and not tempered:
+        known = ", ".join([*evidence.signals, *NAMES, "log_prob@T=2"])
         return f"there is no signal {name!r}; known here: {known}"
     if evidence.outputs is None:
         return f"the signal {name} needs outputs (logits, probs or predictions), and none were given"
-    if name in LABELLED and evidence.labels is None:
+    if (tempered or name in LABELLED) and evidence.labels is None:
         return f"the signal {name} needs labels, and none were given"
     if evidence.task == "regression" and name != "loss":
         return f"the signal {name} has no meaning for regression; use loss"
@@ -191,17 +210,19 @@ def _dtype(outputs: NDArray[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if outputs.dtype == np.float64 else np.float32)
 
 
-def _working(outputs: NDArray[Any], rows: slice, kind: str | None) -> Floats:
+def _working(outputs: NDArray[Any], rows: slice, kind: str | None, temperature: float) -> Floats:
     """A (c, b) working copy of a block of logits; probabilities as their logs, 0 as the smallest float."""
     dtype = _dtype(outputs)
     block = np.asarray(outputs[rows].T, dtype=dtype, order="C", copy=True)
     if kind == "probs":
         np.maximum(block, np.finfo(dtype).tiny, out=block)
         np.log(block, out=block)
+    if temperature != 1:
+        block /= dtype.type(temperature)
     return block
 
 
-def _multiclass(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
+def _multiclass(evidence: Evidence, names: list[str], temperature: float) -> dict[str, Floats]:
     outputs, labels = evidence.outputs, evidence.labels
     assert outputs is not None
     n, c = outputs.shape
@@ -212,7 +233,7 @@ def _multiclass(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
     log_odds_top = np.empty(n, dtype) if "confidence" in out else None
 
     def block(rows: slice) -> None:
-        z = _working(outputs, rows, evidence.kind)
+        z = _working(outputs, rows, evidence.kind, temperature)
         if not out.keys().isdisjoint(UNLABELLED):
             top = _against_others(z.copy(), z.argmax(axis=0))
             if log_odds_top is not None:
@@ -277,7 +298,7 @@ def _narrow(values: Floats, dtype: np.dtype[Any]) -> Floats:
 # ---------------------------------------------------------------------------------- yes or no, one label or many
 
 
-def _yes_no(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
+def _yes_no(evidence: Evidence, names: list[str], temperature: float) -> dict[str, Floats]:
     """Binary, (n,) outputs, or multi-label, (n, c): each label's log-odds phi = (2y - 1) z, its signals summed."""
     outputs, labels = evidence.outputs, evidence.labels
     assert outputs is not None
@@ -291,6 +312,8 @@ def _yes_no(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
         if evidence.kind == "probs":
             tiny = np.finfo(dtype).tiny
             z = np.log(np.maximum(z, tiny)) - np.log(np.maximum(1 - z, tiny))
+        if temperature != 1:
+            z /= dtype.type(temperature)
         phi = z if labels is None else np.where(labels[rows].reshape(z.shape), z, -z)
         for name, values in out.items():
             values[rows] = _OF_PHI[name](phi)
@@ -327,7 +350,7 @@ _OF_PHI: dict[str, Callable[[Floats], Floats]] = {
 # ------------------------------------------------------------------------------------------------- regression
 
 
-def _regression(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
+def _regression(evidence: Evidence, names: list[str], temperature: float) -> dict[str, Floats]:
     outputs, labels = evidence.outputs, evidence.labels
     assert outputs is not None and labels is not None
     dtype = np.result_type(outputs.dtype, labels.dtype, np.float32)
@@ -338,12 +361,12 @@ def _regression(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
     return {"loss": -0.5 * np.square(standard) - np.log(deviation) - 0.5 * np.log(2 * np.pi).astype(dtype)}
 
 
-def _unlabelled(evidence: Evidence, names: list[str]) -> dict[str, Floats]:
+def _unlabelled(evidence: Evidence, names: list[str], temperature: float) -> dict[str, Floats]:
     assert evidence.outputs is not None
-    return (_multiclass if evidence.outputs.ndim == 2 else _yes_no)(evidence, names)
+    return (_multiclass if evidence.outputs.ndim == 2 else _yes_no)(evidence, names, temperature)
 
 
-_COMPUTE: dict[str, Callable[[Evidence, list[str]], dict[str, Floats]]] = {
+_COMPUTE: dict[str, Callable[[Evidence, list[str], float], dict[str, Floats]]] = {
     "multiclass": _multiclass,
     "binary": _yes_no,
     "multilabel": _yes_no,

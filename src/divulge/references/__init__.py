@@ -1,0 +1,1 @@
+"""Reference models: trained with and without each record, to tell what the target would say of it either way."""
