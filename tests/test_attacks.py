@@ -8,12 +8,17 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 
-from divulge import Evidence, InputError, Unavailable, audit, metrics, signals
+from divulge import Evidence, InputError, References, Unavailable, audit, metrics, signals
 from divulge.attacks import (
+    AttackR,
     ClassWise,
+    Difficulty,
     LabelOnly,
     Learned,
+    Lira,
     Quantile,
+    Ratio,
+    Rmia,
     Threshold,
     Traces,
     all_named,
@@ -22,8 +27,11 @@ from divulge.attacks import (
     quick,
     thorough,
 )
+from divulge.attacks.reference import RATIO_BASE
 from divulge.attacks.threshold import FOLDS, POOLED_ROWS
 from divulge.folds import folds, halves
+from divulge.references.choosing import Chosen
+from divulge.references.outputs import signals_of
 from divulge.roc import exact
 
 
@@ -37,7 +45,7 @@ class Row(NamedTuple):
     row_wise: bool = True  # a row's score depends on that row alone
     name: str = ""
     seeds: int = 200  # of the null test; fewer than 100 of an attack that takes long: then it is a slow test
-    given: str = ""  # what the toy has besides outputs and labels: "features", "columns", "traces" or "label_only"
+    given: str = ""  # what the toy has besides outputs and labels: "features", "columns", "traces", "references" …
 
 
 ATTACKS = {
@@ -76,6 +84,21 @@ ATTACKS = {
         for kind in ("iqr", "mean", "slope")
     },
     "label_only": Row(LabelOnly(), name="label_only", given="label_only"),
+    **{
+        str(attack): Row(attack, row_wise=row_wise, name=str(attack), given="references")
+        for attack, row_wise in (
+            (Lira(), False),
+            (Lira("pooled"), False),
+            (Lira("per-example"), True),
+            (Lira(mode="offline"), False),
+            (Ratio(), True),
+            (RATIO_BASE, True),
+            (Rmia(), False),
+            (Difficulty(), True),
+            (AttackR(), True),
+        )
+    },
+    "references": Row(Chosen(), row_wise=False, name="references", seeds=30, given="references"),
 }
 
 
@@ -95,8 +118,21 @@ def toy(n=1000, leak=0.0, seed=0, classes=4, spread=0.0, given=""):
             "traces": 2 * np.exp(-np.outer(1 + leak * member, np.arange(6) / 6)) + rng.gamma(2, 0.1, (n, 6))
         },
         "label_only": lambda: {"signals": {"label_only": rng.binomial(20, 0.6 + 0.1 * leak * member) / 20}},
+        "references": lambda: {"references": references(labels, leak, classes, spread, rng)},
     }
     return Evidence(member, outputs=logits.astype(np.float32), labels=labels, kind="logits", **made[given]())
+
+
+def references(labels, leak, classes, spread, rng, models=10):
+    """Models of the same kind, each trained on another half of the records."""
+    n = len(labels)
+    half = rng.permuted(np.tile(np.arange(n) % 2 == 0, (models // 2, 1)), axis=1)
+    trained_on = np.concatenate([half, ~half])
+    logits = rng.normal(size=(models, n, classes))
+    logits[:, np.arange(n), labels] += 2 + leak * trained_on + spread * labels
+    names = ("log_odds", "loss", "log_prob@T=2")
+    found = np.stack([signals_of(z, labels, names, "logits") for z in logits])
+    return References(signals={name: found[:, at, :, None] for at, name in enumerate(names)}, trained_on=trained_on)
 
 
 def scores_of(attack, evidence, seed=5):
@@ -153,7 +189,7 @@ def test_the_name_is_that_of_the_table(row):
 
 
 def test_the_table_has_every_attack_that_a_budget_runs():
-    names = {str(attack) for attack in thorough(toy())}
+    names = {str(attack) for attack in [*thorough(toy()), *thorough(toy(given="references"))]}
     assert names - set(ATTACKS) == {"learned(boosting, features)"}  # boosting, and columns, have rows of their own
 
 

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import signals
-from divulge.attacks import label_only, learned, quantile, traces
+from divulge.attacks import label_only, learned, quantile, reference, traces
 from divulge.attacks.answers import share_right
 from divulge.attacks.knowledge import FEATURES
 from divulge.attacks.label_only import LabelOnly
 from divulge.attacks.learned import Learned
+from divulge.attacks.moments import VARIANCES
 from divulge.attacks.perturbations import Images, Noise, Tabular
 from divulge.attacks.quantile import Quantile
+from divulge.attacks.reference import MODES, AttackR, Difficulty, Lira, Ratio, Rmia
 from divulge.attacks.threshold import ClassWise, Threshold
 from divulge.attacks.traces import Traces
 from divulge.errors import InputError
@@ -32,13 +34,18 @@ if TYPE_CHECKING:
 __all__ = [
     "BUDGETS",
     "Attack",
+    "AttackR",
     "ClassWise",
+    "Difficulty",
     "Images",
     "LabelOnly",
     "Learned",
+    "Lira",
     "NamedAttack",
     "Noise",
     "Quantile",
+    "Ratio",
+    "Rmia",
     "Tabular",
     "Threshold",
     "Traces",
@@ -56,7 +63,7 @@ class Attack(Protocol):
     An attack may also say
 
     - `needs`, a tuple of signal names to be computed beforehand in one pass;
-    - `fitted`, True where it is fitted on membership (its intervals are then widened);
+    - `fitted`, True where it is fitted on membership (its intervals are then widened), or a function of the evidence;
     - `cost`, about how many times as long as a threshold attack it takes, for the time left;
     - `prepare(evidence, rng)`, signals by name that it asks of the model, whoever is a member; asked once an audit.
 
@@ -85,7 +92,7 @@ class NamedAttack(NamedTuple):
 
 
 def quick(evidence: Evidence) -> list[Attack]:
-    """Thresholds on signals, of all records and class by class: one pass over the outputs.
+    """Thresholds on signals, of all records and class by class: one pass over the outputs; and what references are for.
 
     Signals whose ROC is another's by construction (log_odds is loss, on another scale) are left out.
 
@@ -99,7 +106,8 @@ def quick(evidence: Evidence) -> list[Attack]:
     names += [name for name in chosen.get(evidence.task, ["loss"]) if name not in names]
     names = [name for name in names if signals.why_unavailable(evidence, name) is None]
     attacks: list[Attack] = [Threshold(name) for name in names]
-    return [*attacks, ClassWise("loss" if "loss" in names else names[0])] if names else []
+    attacks += [ClassWise("loss" if "loss" in names else names[0])] if names else []
+    return attacks if evidence.references is None else [*attacks, *reference.declared(evidence.references)]
 
 
 def default(evidence: Evidence) -> list[Attack]:
@@ -127,6 +135,7 @@ def thorough(evidence: Evidence) -> list[Attack]:
     models += [Quantile(model) for model in quantile.MODELS]
     models += [Learned("boosting", (FEATURES,)), *(Traces(kind) for kind in traces.KINDS)]
     models += [] if label_only.SIGNAL in evidence.signals else [LabelOnly()]  # else it is one of the thresholds
+    models += [] if evidence.references is None else reference.every(evidence.references)
     thresholds = quick(evidence)
     return [*thresholds, *models] if thresholds or evidence.traces is not None else []
 
@@ -152,6 +161,7 @@ def named(attack: str | Attack, evidence: Evidence) -> NamedAttack:
         )
     name = without_address(str(getattr(call, "__name__", call)))
     needs, fitted = getattr(call, "needs", ()), getattr(call, "fitted", False)
+    fitted = bool(fitted(evidence) if callable(fitted) else fitted)
     return NamedAttack(name, call, needs, fitted, True, getattr(call, "cost", 1.0), getattr(call, "prepare", None))
 
 
@@ -204,7 +214,49 @@ _FAMILIES: dict[str, Callable[..., Attack]] = {
     "quantile": lambda model="linear", *rest: _quantile(model, rest),
     "traces": lambda *kind: Traces(*kind),
     "label_only": lambda: LabelOnly(),
+    "lira": lambda *words: _lira(words),
+    "ratio": lambda *words: _ratio(words),
+    "rmia": lambda *words: Rmia(**_settings(words, {"gamma": float})),
+    "difficulty": lambda *words: Difficulty(**_settings(words, {"signal": str})),
+    "references": lambda *by: _chosen(*by),
+    "attack_r": lambda *words: AttackR(**_settings(words, {"signal": str})),
 }
+
+
+def _settings(words: tuple[str, ...], known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """NAME=VALUE words as arguments; TypeError where one is none of the known, as too many words are."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in known:
+            raise TypeError(word)
+        try:
+            found[name] = known[name](value)
+        except ValueError as error:
+            raise TypeError(word) from error
+    return found
+
+
+def _lira(words: tuple[str, ...]) -> Lira:
+    chosen = {"mode": [word for word in words if word in MODES], "variance": [w for w in words if w in VARIANCES]}
+    rest = tuple(word for word in words if word not in (*MODES, *VARIANCES))
+    if any(len(found) > 1 for found in chosen.values()):
+        raise TypeError(words)
+    return Lira(**{name: found[0] for name, found in chosen.items() if found}, **_settings(rest, {"signal": str}))
+
+
+def _chosen(*by: str) -> Attack:
+    from divulge.references.choosing import Chosen  # it tries the attacks that are named here
+
+    return Chosen(*by)
+
+
+def _ratio(words: tuple[str, ...]) -> Ratio:
+    mode = next((word for word in words if word in MODES), None)
+    rest = tuple(word for word in words if word not in (*MODES, "base"))
+    base = {"a": 1.0, "temperature": 1.0} if "base" in words else {}
+    named = {"temperature" if name == "T" else name: x for name, x in _settings(rest, {"a": float, "T": float}).items()}
+    return Ratio(mode, **{**base, **named})
 
 
 def _quantile(model: str, rest: tuple[str, ...]) -> Quantile:

@@ -16,6 +16,7 @@ from divulge.controls.blind import shift
 from divulge.controls.labels import alignment, label_mix
 from divulge.controls.order import drift
 from divulge.controls.records import duplicates, groups, kind, shared_records, ties
+from divulge.controls.references import design_balance, exchangeable, mimicry
 from divulge.controls.sample import power, rows_for_score, smallest_score
 from divulge.controls.setting import CONTROL_ERROR, SAMPLE, Control, Outcome, Setting, Shared, not_run, subsample
 from divulge.controls.trials import TRIAL_SAMPLE, TRIALS, null, positive, scored
@@ -51,8 +52,13 @@ CONTROLS: dict[str, Control] = {
     "null": null,
     "drift": drift,
     "positive": positive,
+    "mimicry": mimicry,
+    "design_balance": design_balance,
+    "exchangeable": exchangeable,
     "power": power,
 }
+OF_REFERENCES = ("mimicry", "design_balance", "exchangeable")
+"""Said nothing of where there are no reference models."""
 
 
 def all_named(controls: str | Iterable[str]) -> list[str]:
@@ -81,6 +87,8 @@ def run(names: Sequence[str], setting: Setting | None) -> list[Outcome]:
     """The outcomes of the named controls, and a row for each that was turned off; no names need no setting."""
     outcomes = []
     for name, control in CONTROLS.items():
+        if name in OF_REFERENCES and (setting is None or setting.evidence.references is None):
+            continue
         if name not in names or setting is None:
             outcomes.append(not_run(name, "", "turned off"))
             continue

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from divulge import folds, metrics
 from divulge.attacks import NamedAttack
+from divulge.attacks.moments import means, target_of
 from divulge.controls.setting import (
     CONTROL_ERROR,
     INVALID,
@@ -24,12 +25,13 @@ from divulge.controls.setting import (
     subsample,
 )
 from divulge.doors.arrays import distinct
+from divulge.errors import Unavailable
 from divulge.folds import effective_shares
 from divulge.metrics import NAN, Estimate
 from divulge.roc import exact
 
 if TYPE_CHECKING:
-    from divulge.evidence import Evidence
+    from divulge.evidence import Evidence, References
 
 PERMUTATIONS = 9
 NULL_ERROR = CONTROL_ERROR / 10  # one-sided, shared by the attacks: an attack that cheats is seen from far
@@ -178,8 +180,42 @@ def _planted(evidence: Evidence, share: float, rng: np.random.Generator) -> Evid
         raised[name] = values.astype(np.float64)
         raised[name][rows] = top + spread * (0.1 + rng.random(len(rows)))
     return replace(
-        evidence, signals=raised, outputs=_certain(evidence, rows, rng), traces=_learned(evidence, rows, rng)
+        evidence,
+        signals=raised,
+        outputs=_certain(evidence, rows, rng),
+        traces=_learned(evidence, rows, rng),
+        references=_remembered(evidence, rows, rng),
     )
+
+
+def _remembered(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generator) -> References | None:
+    """The references and the target's signals with some rows that whoever was trained on them knows by heart.
+
+    Models without such a row say the least of it that any says of any, on average; those with it, and the target, more
+    than all. How the models are spread about their mean stays as it is.
+    """
+    references = evidence.references
+    if references is None or references.source == "bagging":
+        return references
+    signals, targets, within = {}, {}, references.trained_on[:, rows, None]
+    for name, values in references.signals.items():
+        try:
+            target = target_of(evidence, name)
+        except Unavailable:
+            continue
+        few = values[:, rows].astype(np.float64)
+        top, low = max(float(values.max()), float(target.max())), min(float(values.min()), float(target.min()))
+        spread = max(top - low, 1.0)
+        height = top + spread * (0.1 + rng.random((len(rows), target.shape[1])))
+        if top <= 0 and (name == "loss" or name.startswith("log_prob")):
+            height = -1e-3 * rng.random(height.shape)  # of a probability's logarithm 0 is the most
+        mean_in, mean_out = means(few, references.trained_on[:, rows])
+        few = np.where(within, few - mean_in + height, few - mean_out + low)
+        signals[name] = values.astype(np.float64)
+        signals[name][:, rows] = np.minimum(few, 0.0) if height.max() <= 0 else few
+        targets[name] = target.copy()
+        targets[name][rows] = height
+    return replace(references, signals=signals or references.signals, target=targets or references.target)
 
 
 def _learned(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any] | None:

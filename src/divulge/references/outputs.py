@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from divulge.attacks.knowledge import floor_of
 from divulge.doors.arrays import distinct
 from divulge.errors import InputError
 from divulge.evidence import Evidence, Kind
@@ -30,7 +31,8 @@ def signals_of(
         labels: (n,) ints 0..c-1, or c distinct values in the sorted order of the columns; (n, c) bool, several a
             record; (n,) float of a regression.
         names: as of `divulge.signals.signal`.
-        kind: "logits", "probs" or "predictions"; None: probs where all rows lie in 0..1 and (n, c) sum to 1.
+        kind: "logits", "probs" or "predictions"; None: probs where all rows lie in 0..1 and (n, c) sum to 1. A
+            probability of 0 is taken for half the smallest above it.
 
     Returns:
         (s, n) float32, higher = more member-like.
@@ -61,6 +63,9 @@ def signals_of(
     kind = kind_of(array, y) if kind is None else kind
     if kind not in KINDS:
         raise InputError("DV056", f"there is no kind of outputs {kind!r:.80}; known: {', '.join(KINDS)}")
+    if kind == "probs":  # a forest's 0 is less than one of its trees, and no outlier
+        floor = floor_of(array)
+        array = np.clip(array, floor, 1 - floor if array.ndim == 1 or y.ndim == 2 else None)
     evidence = Evidence(
         np.zeros(len(array), bool),
         outputs=array,
