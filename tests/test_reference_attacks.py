@@ -605,3 +605,13 @@ def test_moments_of_averaged_queries_are_those_of_one():
     expected = moments(replace(evidence, references=one))
     for name, x, y in zip(found._fields, found, expected, strict=True):
         np.testing.assert_allclose(x, y, err_msg=name)
+
+
+def test_an_audit_of_references_alone_does_not_depend_on_the_order_of_records():
+    evidence = toy(8, 600)
+    one = audit(evidence, attacks=["ratio", "lira"], controls=())
+    other = audit(evidence.take(RNG.permutation(600)), attacks=["ratio", "lira"], controls=())
+    assert one.score == other.score and one.meta["data"] == other.meta["data"]
+    changed = replace(evidence.references, trained_on=~evidence.references.trained_on)
+    digest = audit(replace(evidence, references=changed), attacks=["ratio"], controls=()).meta["data"]["digest"]
+    assert digest != one.meta["data"]["digest"]

@@ -117,7 +117,9 @@ def row_hashes(evidence: Evidence, seed: int) -> Hashes:
 
 
 def content_hashes(evidence: Evidence) -> Hashes:
-    """(n,) uint64 of outputs, labels, given signals and traces (features where there is nothing else), not of the side.
+    """(n,) uint64 of outputs, labels, given signals and traces, not of the side.
+
+    Features, or what references hold of the target, where there is nothing else.
 
     Equal rows have equal hashes; the same in any order and block.
     """
@@ -128,7 +130,9 @@ def content_hashes(evidence: Evidence) -> Hashes:
         *(x for _, x in sorted(evidence.signals.items())),
     ]
     if all(array is None for array in arrays):
-        arrays = [evidence.features]
+        references = evidence.references
+        target = {} if references is None else references.target or {}
+        arrays = [evidence.features, *(x for _, x in sorted(target.items()))]
     hashers = [_hasher(array, at) for at, array in enumerate(arrays) if array is not None]
     hashes = np.empty(len(evidence.member), np.uint64)
 
@@ -235,8 +239,16 @@ def digest(evidence: Evidence, contents: Hashes) -> str:
 
 
 def _with_rest(hashes: Hashes, evidence: Evidence) -> Hashes:
-    """Hashes of content and side made hashes of the whole row: ids, groups, features and columns too."""
-    rest = {"ids": evidence.ids, "groups": evidence.groups, "features": evidence.features}
+    """Hashes of content and side made hashes of the whole row: ids, groups, features, columns and references too."""
+    rest: dict[str, NDArray[Any] | None] = {
+        "ids": evidence.ids,
+        "groups": evidence.groups,
+        "features": evidence.features,
+    }
+    if (references := evidence.references) is not None:
+        rest |= {f"reference {name}": x.swapaxes(0, 1) for name, x in sorted(references.signals.items())}
+        rest |= {f"target {name}": x for name, x in sorted((references.target or {}).items())}
+        rest["trained on"] = references.trained_on.T
     for name, array in (*rest.items(), *sorted(evidence.columns.items())):
         if array is not None:
             hashes = _mix(hashes) + array_hashes(np.asarray(array), zlib.crc32(name.encode()))
