@@ -149,7 +149,7 @@ def naive_ratio(evidence, a=0.3, offline=False, name="log_prob@T=2"):
             if offline or not len(p_in):
                 mean = ((1 + a) * p_out.mean() + (1 - a)) / 2
             elif not len(p_out):
-                mean = (p_in.mean() + max((p_in.mean() - (1 - a)) / a, 0)) / 2
+                mean = p_in.mean()
             else:
                 mean = (p_in.mean() + p_out.mean()) / 2
             per_query.append(target[i, query] - math.log(mean))

@@ -147,9 +147,10 @@ class Lira(_FromReferences):
 class Ratio(_FromReferences):
     """The probability of the record's label by the target, against its mean over models with and without the record.
 
-    score = log p_target - log p̄, p̄ the mean of what models with the record and models without it give on average.
-    Where one of the two kinds is missing (or mode is "offline"), what it would give is read off the other:
-    p_in = a p_out + 1 - a. RMIA's rank over a population rises with this score, and so does InfoRMIA's.
+    score = log p_target - log p̄, p̄ the mean of what models with the record and models without it give on average. Where
+    no model had the record (or mode is "offline"), a p_out + 1 - a stands for what one would give. Where all had it, p̄ is
+    what they give: to solve that for p_out would blow up the little by which they differ. RMIA's rank over a population
+    rises with this score, and so does InfoRMIA's.
 
     Attributes:
         mode: None (what there is), or "offline" (models without the record only).
@@ -204,7 +205,7 @@ class Ratio(_FromReferences):
         elif self.mode == "online" and np.isnan(p_in + p_out).all():
             raise Unavailable("needs a model with each record and one without it; ratio(offline) takes the latter")
         likely_in = np.where(np.isnan(p_in), self.a * p_out + 1 - self.a, p_in)
-        likely_out = np.where(np.isnan(p_out), np.maximum((p_in - 1 + self.a) / self.a, 0), p_out)
+        likely_out = np.where(np.isnan(p_out), p_in, p_out)
         if np.isnan(likely_in + likely_out).all():
             raise Unavailable("needs a model that was not trained on each record")
         if name == "log_odds":
