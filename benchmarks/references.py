@@ -89,6 +89,13 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return (x / 16).astype(np.float32), y
 
 
+def noisy() -> tuple[np.ndarray, np.ndarray]:
+    """Digits, a fifth of their labels drawn anew."""
+    x, y = digits()
+    rng = np.random.default_rng(0)
+    return x, np.where(rng.random(len(y)) < 0.2, rng.integers(0, 10, len(y)), y)
+
+
 def fashion() -> tuple[np.ndarray, np.ndarray]:
     rows = DATA["fashion"](5_000, np.random.default_rng(0))
     return rows.x, rows.y
@@ -97,6 +104,7 @@ def fashion() -> tuple[np.ndarray, np.ndarray]:
 MODELS: dict[str, tuple[Callable[[], Any], Any]] = {
     "digits/forest": (digits, Sklearn(RandomForestClassifier(100))),
     "digits/mlp": (digits, Torch(mlp, epochs=200, batch_size=32, optimizer=adam)),
+    "noisy digits/mlp": (noisy, Torch(mlp, epochs=200, batch_size=32, optimizer=adam)),
     "fashion/cnn": (fashion, Torch(cnn, epochs=30, batch_size=64, optimizer=adam)),
 }
 
@@ -225,7 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in (name for name in options.only if name in MODELS):
         with tempfile.TemporaryDirectory() as folder:
-            table(name, options.targets, options.most, Path(options.store or folder) / name.replace("/", "-"))
+            table(name, options.targets, options.most, Path(options.store or folder) / name.replace("/", "-").replace(" ", "-"))
     if "scoring" in options.only:
         scoring(max(int(SCORED[0] * options.scale), 100), SCORED[1], options.repeats)
 
