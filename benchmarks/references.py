@@ -233,7 +233,12 @@ def main() -> None:
     options = parser.parse_args()
     for name in (name for name in options.only if name in MODELS):
         with tempfile.TemporaryDirectory() as folder:
-            table(name, options.targets, options.most, Path(options.store or folder) / name.replace("/", "-").replace(" ", "-"))
+            table(
+                name,
+                options.targets,
+                options.most,
+                Path(options.store or folder) / name.replace("/", "-").replace(" ", "-"),
+            )
     if "scoring" in options.only:
         scoring(max(int(SCORED[0] * options.scale), 100), SCORED[1], options.repeats)
 

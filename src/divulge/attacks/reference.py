@@ -147,10 +147,10 @@ class Lira(_FromReferences):
 class Ratio(_FromReferences):
     """The probability of the record's label by the target, against its mean over models with and without the record.
 
-    score = log p_target - log p̄, p̄ the mean of what models with the record and models without it give on average. Where
-    no model had the record (or mode is "offline"), a p_out + 1 - a stands for what one would give. Where all had it, what
-    they give is p̄: to solve that for p_out would blow up what little they differ by. RMIA's rank over a population rises
-    with this score, and so does InfoRMIA's.
+    score = log p_target - log p̄, p̄ the mean of what models with the record and models without it give on average.
+    Where no model had the record (or mode is "offline"), a p_out + 1 - a stands for what one would give. Where all had
+    it, what they give is p̄: to solve that for p_out would blow up what little they differ by. RMIA's rank over a
+    population rises with this score, and so does InfoRMIA's.
 
     Attributes:
         mode: None (what there is), or "offline" (models without the record only).
