@@ -252,7 +252,7 @@ def slices_table(report: Report) -> list[list[Any]]:
 def records_table(report: Report) -> list[list[Any]]:
     return [
         [None, Figure("ppv", own(row, "probability", "low", "high")), whole(row["members"]), whole(row["nonmembers"])]
-        for row in (report.rows("records") if report.verdict != "INVALID" else ())
+        for row in (report.rows("bands") if report.verdict != "INVALID" else ())
     ]
 
 

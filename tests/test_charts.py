@@ -184,7 +184,7 @@ def test_the_gates_are_the_figures_against_their_limits() -> None:
 
 def test_the_records_are_the_bands() -> None:
     report = reports.leaking()
-    rows = report.rows("records")
+    rows = report.rows("bands")
     shown = rows_with(charts.records(report), "name", "value")
     assert ends(shown) == ends(rows, "probability", "low", "high")
     shares = [float(re.search(r": ([\d.]+) % of members", row["name"])[1]) for row in shown]
@@ -262,7 +262,7 @@ ABSENT = {
     "slices": (reports.loss_only, "no slice was asked for"),
     "roc": (lambda: without(reports.leaking(), "curve"), "no ROC curve"),
     "distributions": (lambda: without(reports.leaking(), "distribution"), "no distribution of scores of 'loss'"),
-    "records": (lambda: without(reports.leaking(), "records"), "an older run file"),
+    "records": (lambda: without(reports.leaking(), "bands"), "an older run file"),
     "attacks": (without_aucs, "no AUC was asked for"),
     "tradeoff": (lambda: compare(reports.loss_only(), reports.loss_only()), "needs two runs or more with a valid test"),
     "rocs": (lambda: compare(*[without(reports.leaking(), "curve")] * 2), "no run holds a ROC curve"),

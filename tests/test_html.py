@@ -338,14 +338,14 @@ def nan_everywhere() -> Report:
     own = reports.leaking()
     rows = [row | dict.fromkeys(("value", "low", "high"), np.nan) for row in own.rows("results")]
     rows = [row | {"reason": "the reason why"} for row in rows]
-    bands = [row | dict.fromkeys(("probability", "low", "high"), np.nan) for row in own.rows("records")]
-    tables = {"results": table_of("results", rows), "records": table_of("records", bands)}
+    bands = [row | dict.fromkeys(("probability", "low", "high"), np.nan) for row in own.rows("bands")]
+    tables = {"results": table_of("results", rows), "bands": table_of("bands", bands)}
     return replace(own, tables={**own.tables, **tables}).judged(policy(score=0.1))
 
 
 def older() -> Report:
     own = reports.leaking()
-    kept = {name: table for name, table in own.tables.items() if name not in ("distribution", "records")}
+    kept = {name: table for name, table in own.tables.items() if name not in ("distribution", "bands")}
     return replace(own, tables=kept)
 
 
@@ -470,6 +470,18 @@ def test_an_odd_report_is_shown_in_true_words(name) -> None:
     assert not re.search(r"\b(nan|NaN|None(?! was given)|inf|Infinity)\b", words(text))
     assert not re.search(r"  |\.\.(?!\.)|\[\]|\(\)| ,(?! control)", words(text).replace(" , ", ", "))
     assert of()._repr_html_()
+
+
+@pytest.mark.parametrize("name", ["lira(shrunk)", "ratio", "rmia(gamma=4)", "difficulty", "attack_r", "references"])
+@pytest.mark.parametrize("status", ["ran", "skipped"])
+def test_attacks_with_reference_models_are_untested_unless_one_ran(name, status) -> None:
+    own = loss_report()
+    rows = [
+        *own.rows("attacks"),
+        {"attack": name, "status": status, "reason": "no models" if status == "skipped" else None},
+    ]
+    page = replace(own, tables={**own.tables, "attacks": table_of("attacks", rows)}).to_html()
+    assert ("attacks with reference models" in words(page, "coverage")) == (status == "skipped")
 
 
 def test_a_page_never_calls_a_model_harmless() -> None:

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 import divulge
 from divulge import Estimate, Evidence, InputError, Policy, Unavailable, Verdict, attacks, blocks, measuring
 from divulge.attacks import ClassWise, Threshold
+from divulge.evidence import References
 from divulge.folds import content_hashes, halves, identified
 from divulge.metrics import TprAtFpr
 from divulge.report import LADDER
@@ -567,9 +568,62 @@ def test_the_report_says_what_was_audited():
         "given": [],
         "columns": ["age", "sex"],
         "digest": "",
+        "references": None,
     }
     assert (meta["seed"], meta["confidence"], meta["min_n"], meta["slices"]) == (3, 0.95, 20, ["class", "sex"])
     assert meta["attacks"] == {"loss": "Threshold(signal='loss')"}
+
+
+def reference_models(evidence, models=4, target=True):
+    rng = rng_of(1)
+    n = len(evidence.member)
+    signals = {name: rng.normal(size=(models, n, 2)).astype(np.float32) for name in ("log_odds", "loss")}
+    return References(
+        signals=signals,
+        target={name: rng.normal(size=(n, 2)) for name in signals} if target else None,
+        trained_on=rng.random((models, n)) < 0.5,
+        source="outputs",
+    )
+
+
+def test_the_report_says_which_reference_models_there_were():
+    evidence = classifier(n=400)
+    evidence = replace(evidence, references=reference_models(evidence))
+
+    def said(evidence):
+        return audit(evidence, attacks=["loss"]).meta["data"]
+
+    first = said(evidence)
+    assert first["references"] | {"digest": ""} == {
+        "models": 4,
+        "source": "outputs",
+        "signals": ["log_odds", "loss"],
+        "digest": "",
+    }
+    assert said(evidence.take(rng_of(2).permutation(400))) == first
+    own = evidence.references
+    within = own.trained_on.copy()
+    within[2, 7] ^= True
+    odds = own.signals["log_odds"].copy()
+    odds[3, 9, 1] += 1
+    swapped = own.trained_on[[1, 0, 2, 3]]
+    others = [
+        replace(own, trained_on=within),
+        replace(own, trained_on=swapped),
+        replace(own, signals={**own.signals, "log_odds": odds}),
+        replace(own, signals={"log_odds": own.signals["loss"], "loss": own.signals["log_odds"]}),
+        replace(own, target=None),
+        own.take(np.arange(400)[::-1]),
+    ]
+    digests = [said(replace(evidence, references=one))["references"]["digest"] for one in others]
+    assert len({first["references"]["digest"], *digests}) == len(others) + 1
+
+
+def test_progress_says_when_records_are_looked_at():
+    calls = []
+    audit(classifier(), records=True, progress=lambda *call: calls.append(call))
+    done, totals, texts = zip(*calls, strict=True)
+    assert list(done) == sorted(done) and done[-1] == totals[0] and "records" in texts
 
 
 def test_a_policy_is_judged_at_once():

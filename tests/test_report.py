@@ -106,12 +106,24 @@ def test_the_run_file_is_of_its_schema(report):
 
 def test_the_schema_is_a_schema_and_says_what_each_column_is():
     Draft202012Validator.check_schema(schema())
-    for name, table in schema()["properties"]["tables"]["properties"].items():
+    tables = dict(schema()["properties"]["tables"]["properties"])
+    assert tables.pop("records")["$ref"] == "#/properties/tables/properties/bands"  # as older files call it
+    for name, table in tables.items():
         assert list(table["properties"]) == list(COLUMNS[name])
         assert table["required"] == list(COLUMNS[name])
         assert table["additionalProperties"] is False
         assert all(column["description"] for column in table["properties"].values())
-    assert set(schema()["properties"]["tables"]["properties"]) == set(COLUMNS)
+    assert set(tables) == set(COLUMNS)
+
+
+def test_the_bands_of_an_older_run_file_are_read(report):
+    body = json.loads(report.to_json())
+    body["tables"]["records"] = body["tables"].pop("bands")
+    Draft202012Validator(schema()).validate(body)
+    older = Report.from_json(json.dumps(body))
+    assert older.rows("bands") == report.rows("bands") != []
+    assert "records" not in older.tables
+    assert older.to_json() == report.to_json()
 
 
 @pytest.mark.parametrize(
@@ -544,7 +556,7 @@ def test_verdicts_have_their_exit_codes(verdict, code):
         (("tables", "findings", "severity"), "grave"),
         (("tables", "gates", "outcome"), "MAYBE"),
         (("tables", "curve", "fpr"), None),
-        (("tables", "records", "members"), 10**400),
+        (("tables", "bands", "members"), 10**400),
         (("meta", "data"), {"members": 1}),
         (("meta", "slices"), 5),
         (("meta", "attacks"), []),

@@ -121,7 +121,7 @@ def bands(rocs: Mapping[str, Roc], error: float) -> list[Row]:
         error: total probability that a band's interval misses.
 
     Returns:
-        Rows of the report's "records", the most exposed first; none where a half lacks a side.
+        Rows of the report's "bands", the most exposed first; none where a half lacks a side.
 
     >>> from divulge.roc import exact
     >>> member, halves = np.arange(4000) < 2000, np.arange(4000) % 2

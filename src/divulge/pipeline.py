@@ -25,8 +25,17 @@ from divulge.controls import CONTROL_ERROR, Outcome, Setting, Shared
 from divulge.errors import InputError, Unavailable
 from divulge.exposure import bands
 from divulge.findings import leaks_by_score, leaks_of_all
-from divulge.folds import content_hashes, digest, effective_shares, halves, identified, with_copies_grouped
+from divulge.folds import (
+    array_hashes,
+    content_hashes,
+    digest,
+    effective_shares,
+    halves,
+    identified,
+    with_copies_grouped,
+)
 from divulge.metrics import FPRS, Estimate, Metric
+from divulge.records import Records, declared, table_of_records
 from divulge.report import LADDER, Report, Row, table_of
 from divulge.roc import Ranked, Roc, exact_slices, rank, tags
 from divulge.signals import compute, why_unavailable
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
     from divulge.policy import Policy
 
 Progress = Callable[[int, int, str], None]
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def audit(
@@ -53,6 +63,7 @@ def audit(
     confidence: float = 0.95,
     min_n: int = MIN_N,
     seed: int = 0,
+    records: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Attack a model through its outputs and report how well that works.
@@ -71,6 +82,8 @@ def audit(
         confidence: of every interval; a leak-free model raises a leak finding with at most 1 - confidence.
         min_n: rows a side below which a slice is merged into the rest.
         seed: fixes the halves and every attack's randomness: the same seed gives the same report.
+        records: whether the report that is returned also has the table "records", one row a record; no file and no
+            other form of a report holds it. See `divulge.records.Records`.
         progress: called with (done, the whole, what is being done); attacks that cannot run make the whole smaller.
 
     Raises:
@@ -103,7 +116,8 @@ def audit(
 
     steps.at("reading the records")
     contents = content_hashes(evidence)
-    meta = _provenance(evidence, chosen, digest(evidence, contents), seed=seed, confidence=confidence, min_n=min_n)
+    named, taught = digest(evidence, contents), _of_references(evidence, contents)
+    meta = _provenance(evidence, chosen, named, taught, seed=seed, confidence=confidence, min_n=min_n)
     known = identified(evidence, contents)
     shared = control_family.shared_records(evidence, contents) if "duplicates" in trials else None
     known = without_shared(known, shared)
@@ -138,6 +152,7 @@ def audit(
     aucs = {name: metric_family.auc(roc, 2 * CONTROL_ERROR) for name, roc in rocs.items()}
     del measured, rocs, first  # the largest arrays of an audit, and nothing after this needs them
 
+    one_by_one = _records(evidence, ready, shared, seed=seed, error=error, steps=steps) if records else None
     steps.at("controls")
     setting = _setting(ready, aucs, shared, given, seed, steps) if trials else None
     outcomes = control_family.run(trials, setting)
@@ -174,11 +189,14 @@ def audit(
         "attacks": table_of("attacks", statuses),
         "curve": table_of("curve", curve),
         "distribution": table_of("distribution", spread),
-        "records": table_of("records", exposed),
+        "bands": table_of("bands", exposed),
         "controls": table_of("controls", [_control_row(outcome) for outcome in outcomes]),
         "findings": table_of("findings", leaks_by_score(table.rows) + leaks),
         "gates": table_of("gates", []),
     }
+    if one_by_one is not None:
+        tables["records"] = one_by_one.columns
+        meta["records"] = one_by_one.about
     steps.last()
     return Report({**meta, "verdict": "NOT_GATED", "policy": None}, tables).judged(policy, baseline=baseline)
 
@@ -246,6 +264,7 @@ def _provenance(
     evidence: Evidence,
     attacks: Sequence[NamedAttack],
     digest: str,
+    references: dict[str, Any] | None,
     *,
     seed: int,
     confidence: float,
@@ -277,8 +296,29 @@ def _provenance(
             "given": sorted(evidence.signals),
             "columns": sorted(evidence.columns),
             "digest": digest,
+            "references": references,
         },
         "attacks": {attack.name: attack_family.without_address(repr(attack.call)) for attack in attacks},
+    }
+
+
+def _of_references(evidence: Evidence, contents: NDArray[np.uint64]) -> dict[str, Any] | None:
+    """What reference models there are, and 32 hex digits of all that they say, whatever the order of the records."""
+    references = evidence.references
+    if references is None:
+        return None
+    hashes = array_hashes(contents) + array_hashes(np.packbits(references.trained_on, axis=0).T)
+    of_signals = sorted(references.signals.items())
+    # One model at a time: the arrays may be memory-mapped.
+    arrays = [(name, of_model) for name, values in of_signals for of_model in values]
+    for name, values in arrays + sorted((references.target or {}).items()):
+        hashes = hashes * _ODD + array_hashes(values, zlib.crc32(name.encode()))
+    hashes = array_hashes(hashes)
+    return {
+        "models": len(references.trained_on),
+        "source": references.source,
+        "signals": [name for name, _ in of_signals],
+        "digest": f"{int(hashes.sum(dtype=np.uint64)):016x}{int(array_hashes(hashes).sum(dtype=np.uint64)):016x}",
     }
 
 
@@ -427,6 +467,22 @@ def _setting(
     return Setting(
         ready.evidence, part, tuple(given), attacks, aucs, ready.unscored, ranked, ready.tag, found, run, seed
     )
+
+
+def _records(
+    evidence: Evidence, ready: _Ready, shared: Shared | None, *, seed: int, error: float, steps: _Steps
+) -> Records:
+    """The records one by one, under the ids that the user gave them."""
+    steps.at("records")
+    rows = np.arange(len(evidence)) if shared is None or shared.by is None else np.flatnonzero(~shared.rows)
+    ids = rows if evidence.ids is None else evidence.ids[rows]
+    attack = declared([attack for attack, _ in ready.scored])
+    ranked = next(scores for one, scores in ready.scored if one.name == attack.name)
+    scores = ranked.scores(ranked.keys)[1:]
+    if any(ready.unscored[attack.name]):
+        scores = np.where(np.isinf(scores), np.nan, scores)  # what has no score was ranked lowest
+    left_out = len(evidence) - len(rows)
+    return table_of_records(ready.evidence, ids.tolist(), attack, scores, seed=seed, error=error, left_out=left_out)
 
 
 def _control_row(outcome: Outcome) -> Row:

@@ -1,7 +1,8 @@
 """Report: what an audit found, as columns; rows, lookups, judgement, JSON.
 
-A report holds no record's data. It is enough to judge again under another policy: the bounds of every estimate that has
-an interval are kept at a ladder of error levels, so that a gate can take the level its error budget asks for.
+A report holds no record's data, but for the table "records" where an audit was asked for it; no file and no other form
+of a report ever holds that. A report is enough to judge again under another policy: the bounds of every estimate that
+has an interval are kept at a ladder of error levels, so that a gate can take the level its error budget asks for.
 """
 
 from __future__ import annotations
@@ -42,10 +43,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "curve": ("attack", "slice", "threshold", "tpr", "fpr", "low", "high"),
     "distribution": ("attack", "slice", "start", "stop", "members", "nonmembers"),
-    "records": ("attack", "slice", "start", "stop", "members", "nonmembers", "probability", "low", "high"),
+    "bands": ("attack", "slice", "start", "stop", "members", "nonmembers", "probability", "low", "high"),
     "bounds": ("row", "low", "high"),
 }  # fmt: skip
-"""Column names of each table; `bounds` is for gates: a row of results, its ends at each level of the ladder."""
+"""Column names of each table of a run file; `bounds` is for gates: a row of results, its ends at each level of the
+ladder."""
+
+RECORD_COLUMNS = (
+    "id", "member", "score", "p_value", "q_value", "listed", "exposure", "exposure_low", "exposure_high", "out_p_value",
+    "memorisation", "memorisation_low", "memorisation_high", "rank", "rank_low", "rank_high",
+)  # fmt: skip
+"""Column names of the table "records" of `audit(records=True)`, which is in no file; see `divulge.records.Records`."""
 
 Row = dict[str, Any]
 Table = Mapping[str, Sequence[Any]]
@@ -127,13 +135,13 @@ class Report:
 
         Args:
             table: "results", "slices", "attacks", "findings", "controls", "gates", "curve", "distribution" (of the
-                scores) or "records" (how many of them stand out how far, never one by itself).
+                scores), "bands" (how many records stand out how far, never one by itself) or, of
+                `audit(records=True)`, "records" (one row a record; see `divulge.records.Records`).
 
         Raises:
-            InputError: DV054, no such table.
+            InputError: DV054, no such table, or an audit that was not asked for "records".
         """
-        if table not in COLUMNS:
-            raise InputError("DV054", f"a report has no table {table!r}; it has {', '.join(COLUMNS)}")
+        self._columns(table)
         columns = self.tables.get(table, {})
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
@@ -148,7 +156,20 @@ class Report:
             InputError: DV054, an unknown table or backend, or one that is not installed.
         """
         rows = self.rows(table)
-        return frame_of({name: [row[name] for row in rows] for name in COLUMNS[table]}, backend)
+        return frame_of({name: [row[name] for row in rows] for name in self._columns(table)}, backend)
+
+    def _columns(self, table: str) -> tuple[str, ...]:
+        if table == "records":
+            if table not in self.tables:
+                raise InputError(
+                    "DV054",
+                    "this report has no table 'records': audit with records=True, and read them from the report that "
+                    "audit gives. A run file never holds them. How many records stand out how far is in 'bands'",
+                )
+            return RECORD_COLUMNS
+        if table not in COLUMNS:
+            raise InputError("DV054", f"a report has no table {table!r}; it has {', '.join([*COLUMNS, 'records'])}")
+        return COLUMNS[table]
 
     def estimate(
         self,

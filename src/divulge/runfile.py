@@ -47,7 +47,7 @@ def parsed(text: str, source: str) -> tuple[Mapping[str, Any], Mapping[str, Tabl
     if found != SCHEMA:
         raise InputError("DV055", f"{source} has schema {found!r}, expected {SCHEMA!r}; write it with divulge audit")
     try:
-        verdict, tables = Verdict(body["meta"]["verdict"]), body["tables"]
+        verdict, tables = Verdict(body["meta"]["verdict"]), _renamed(body["tables"])
         loaded = {
             name: {column: _unpacked(name, column, tables[name][column]) for column in columns}
             for name, columns in COLUMNS.items()
@@ -68,6 +68,12 @@ def parsed(text: str, source: str) -> tuple[Mapping[str, Any], Mapping[str, Tabl
     if missing:
         raise InputError("DV055", f"{source} is damaged: no table {missing[0]!r}")
     return {**body["meta"], "verdict": verdict.value}, loaded
+
+
+def _renamed(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was called "records" until there were records one by one, under its name."""
+    old = tables.get("records")
+    return {**tables, "bands": old} if old is not None and "bands" not in tables else tables
 
 
 def _check_meta(meta: Mapping[str, Any]) -> None:

@@ -242,7 +242,7 @@ def records(report: Report) -> Chart:
     """
     if report.verdict is Verdict.INVALID:
         raise Unavailable("the test itself cannot be trusted, so it says nothing about people")
-    rows = report.rows("records")
+    rows = report.rows("bands")
     measured = [row for row in rows if known(row["probability"])]
     if len(measured) < 2:
         raise Unavailable(

@@ -429,6 +429,7 @@ _FAMILIES = {
     "white": "attackers who hold the model's weights",
     "other": "attribute inference, reconstruction, extraction of training text; what the features themselves reveal",
 }
+_REFERENCE_ATTACKS = ("lira", "ratio", "rmia", "difficulty", "attack_r", "references")
 
 
 def _untested(report: Report) -> dict[str, list[tuple[str, str]]]:
@@ -446,8 +447,16 @@ def _untested(report: Report) -> dict[str, list[tuple[str, str]]]:
             for row in controls
             if row["status"] == "not run"
         ],
-        "families": [(text, "") for key, text in _FAMILIES.items() if key not in ran],
+        "families": [
+            (text, "") for key, text in _FAMILIES.items() if key not in ran and not _by_references(key, attacks)
+        ],
     }
+
+
+def _by_references(family: str, attacks: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether this is the family of attacks with reference models, and one of them ran."""
+    names = (str(row["attack"]) for row in attacks if row["status"] == "ran")
+    return family == "lira" and any(name.startswith(_REFERENCE_ATTACKS) for name in names)
 
 
 def _power(report: Report) -> str:

@@ -205,7 +205,7 @@ def records(report: Report) -> Table:
             Cell.whole(row["members"]),
             Cell.whole(row["nonmembers"]),
         ]
-        for row in report.rows("records")
+        for row in report.rows("bands")
     ]
     headings = [("where the non-members' …", "left"), *_right("members where half are", "members", "non-members")]
     return Table("Bands of records, the most exposed first", headings, rows)
