@@ -105,7 +105,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Any]] = {
     "digits/forest": (digits, Sklearn(RandomForestClassifier(100))),
     "digits/mlp": (digits, Torch(mlp, epochs=200, batch_size=32, optimizer=adam)),
     "noisy digits/mlp": (noisy, Torch(mlp, epochs=200, batch_size=32, optimizer=adam)),
-    "fashion/cnn": (fashion, Torch(cnn, epochs=30, batch_size=64, optimizer=adam)),
+    "fashion/cnn": (fashion, Torch(cnn, epochs=60, batch_size=64, optimizer=adam)),
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: `divulge demo | audit | gate | compare | recipe | explain`.
+"""The command line: `divulge demo | audit | gate | compare | references | recipe | explain`.
 
 Results go to stdout, all else to stderr; `divulge.terminal` says what each exit status means.
 """
@@ -6,12 +6,11 @@ Results go to stdout, all else to stderr; `divulge.terminal` says what each exit
 from __future__ import annotations
 
 import functools
-import logging
 import secrets
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib import resources
@@ -22,6 +21,9 @@ import click
 
 from divulge import atomic, terminal
 from divulge.attacks import BUDGETS
+from divulge.cli_options import Command, with_loudness
+from divulge.cli_records import check_suffix, write_records
+from divulge.cli_references import references, with_references
 from divulge.codes import CODES
 from divulge.errors import InputError, PolicyError
 from divulge.evidence import Evidence
@@ -34,8 +36,6 @@ from divulge.terminal import logger
 from divulge.version import VERSION
 
 RECIPES = ("sklearn", "torch", "keras", "jax", "hf", "xgboost", "lightgbm", "catboost", "onnx")
-
-Command = Callable[..., Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,24 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _loudness(context: click.Context, option: click.Parameter, given: bool) -> None:
-    if given:
-        logger.setLevel(logging.DEBUG if option.name == "verbose" else logging.WARNING)
-
-
-def _with_loudness(command: Command) -> Command:
-    for short, name, text in (
-        ("-v", "verbose", "Say more, tracebacks too."),
-        ("-q", "quiet", "Say the verdict and errors only."),
-    ):
-        option = click.option(short, f"--{name}", is_flag=True, expose_value=False, callback=_loudness, help=text)
-        command = option(command)
-    return command
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="divulge")
-@_with_loudness
+@with_loudness
 def program() -> None:
     """Measure how much a trained model gives away about who was in its training set.
 
@@ -139,10 +124,12 @@ def _with_places(command: Command) -> Command:
 @click.option("--nonmember-value", metavar="WORD", multiple=True, help="One more word for non-members.")
 @click.option("--lower-is-member", metavar="SIGNAL", multiple=True, help="A signal that is low for members.")
 @click.option("--slice", "slices", metavar="NAME", multiple=True, help="class, correct, a column, loss/10, class*sex.")
+@click.option("--references", "store", metavar="DIR", help="Reference models, of `divulge references run`.")
 @click.option("--budget", type=click.Choice(tuple(BUDGETS)), help=_BUDGET)
 @click.option("--attack", "attacks", metavar="NAME", multiple=True, help="This attack only, or besides the --budget.")
 @click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Measure this only: auc, tpr@0.001 …")
 @click.option("--control", "controls", metavar="NAME", multiple=True, help="Run this control only; -NAME: all but it.")
+@click.option("--records", metavar="PATH", help="Write the records one by one (.csv, .parquet): it names persons.")
 @click.option("--name", metavar="MODEL", help="What to call the model.")
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval.")
 @click.option("--min-n", type=int, default=MIN_N, show_default=True, help="Fewest records a side of a slice.")
@@ -152,7 +139,7 @@ def _with_places(command: Command) -> Command:
 @click.option("--no-policy", is_flag=True, help="Gate nothing, whatever lies here.")
 @_with_judging
 @_with_places
-@_with_loudness
+@with_loudness
 def _audit(
     file: str,
     label: str | None,
@@ -167,10 +154,12 @@ def _audit(
     nonmember_value: tuple[str, ...],
     lower_is_member: tuple[str, ...],
     slices: tuple[str, ...],
+    store: str | None,
     budget: str | None,
     attacks: tuple[str, ...],
     metrics: tuple[str, ...],
     controls: tuple[str, ...],
+    records: str | None,
     name: str | None,
     confidence: float,
     min_n: int,
@@ -189,7 +178,11 @@ def _audit(
         raise click.UsageError("--policy and --no-policy exclude each other")
     policy = None if no_policy else _policy(policy_path, inconclusive)
     _check_unused(policy, baseline, inconclusive)
-    places.check(file, baseline, None if policy is None else policy.source)
+    written = places
+    if records is not None:
+        check_suffix(records)
+        written = replace(places, forms={**places.forms, "records": records})
+    written.check(file, baseline, None if policy is None else policy.source)
     earlier = None if baseline is None else Report.load(baseline)
     with terminal.progress() as tell:
         tell(0, 1, f"reading {file}")
@@ -207,6 +200,9 @@ def _audit(
             nonmember_values=nonmember_value,
             lower_is_member=lower_is_member,
         )
+        if store is not None:
+            tell(0, 1, f"reading {store}")
+            evidence = with_references(evidence, store)
         report = audit(
             evidence,
             attacks=[*([budget] if budget else []), *attacks] or "default",
@@ -219,8 +215,11 @@ def _audit(
             confidence=confidence,
             min_n=min_n,
             seed=seed,
+            records=records is not None,
             progress=tell,
         )
+    if records is not None:
+        write_records(report, records)
     report = replace(report, meta={**report.meta, "command": _command_line()})
     return _finish(report, places, file, earlier)
 
@@ -235,7 +234,7 @@ def _command_line() -> str:
 @click.argument("run")
 @_with_judging
 @_with_places
-@_with_loudness
+@with_loudness
 def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive: str | None, places: Places) -> int:
     """Hold a saved run (RUN, a run file) against a policy, without its data; exit status as for audit."""
     policy = _policy(policy_path, inconclusive)
@@ -257,7 +256,7 @@ def _gate(run: str, policy_path: str | None, baseline: str | None, inconclusive:
 )
 @click.option("--html", metavar="PATH", help="Write the comparison as a page; - is stdout.")
 @click.option("--json", "output", metavar="PATH", help="Write its rows; - is stdout.")
-@_with_loudness
+@with_loudness
 def _compare(runs: tuple[str, ...], evidence: tuple[str, ...], html: str | None, output: str | None) -> int:
     """Show two or more run files side by side; exit status 0 whatever the verdicts.
 
@@ -371,12 +370,15 @@ def _said(report: Report, places: Places, look: terminal.Look) -> str:
     return github.muted(summary, secrets.token_hex(16)) + github.annotations(report)
 
 
+program.add_command(references)
+
+
 # ---------------------------------------------------------------------------------------- demo, recipe, explain
 
 
 @program.command("demo", short_help="Audit two example models, in a few seconds.")
 @click.option("--out", "folder", metavar="DIR", default="divulge-demo", show_default=True, help="Where to write.")
-@_with_loudness
+@with_loudness
 def _demo(folder: str) -> int:
     """Train an overfit and a regularised classifier, audit both, and show the verdicts side by side.
 
@@ -404,7 +406,7 @@ def _demo(folder: str) -> int:
 
 @program.command("recipe", short_help="Print the lines that write predictions.npz.")
 @click.argument("framework", metavar="FRAMEWORK", type=click.Choice(RECIPES), required=False)
-@_with_loudness
+@with_loudness
 def _recipe(framework: str | None) -> int:
     """Print the lines that write predictions.npz from a framework; without one, list them."""
     if framework is None:
@@ -425,7 +427,7 @@ def recipe_text(framework: str) -> str:
 
 @program.command("explain", short_help="Say what a DV code means and what to do.")
 @click.argument("code", required=False)
-@_with_loudness
+@with_loudness
 def _explain(code: str | None) -> int:
     """Say what a finding or error code means and what to do; without one, list all."""
     from divulge.reporters import text

@@ -211,9 +211,10 @@ CODES: dict[str, Code] = {
     ),
     "DV054": Code(
         "the report does not have this",
-        "A misspelt table, metric, attack or slice, an estimate that fits several rows, or a data frame "
-        "library that is not installed.",
-        "Correct the name; the message lists what there is. Say which attack, fpr or prior where several fit.",
+        "A misspelt table, metric, attack or slice, an estimate that fits several rows, a data frame library that is "
+        "not installed; or records of an audit that was not asked for them, or of a run file, which never holds them.",
+        "Correct the name; the message lists what there is. Say which attack, fpr or prior where several fit. For "
+        "records, audit with records=True.",
     ),
     "DV055": Code(
         "not a run file",
@@ -492,6 +493,91 @@ CODES: dict[str, Code] = {
         "a waiver matched nothing",
         "The policy waives a finding that this run does not have: it is mended, or the code or slice is misspelt.",
         "Take the waiver out, or correct it.",
+    ),
+    # DV4xx references
+    "DV401": Code(
+        "a design of reference models that cannot be made or used",
+        "Fewer than two rows or groups, no models, a fraction outside 0..1 or so near its ends that a model would be "
+        "trained on nothing or on everything, groups of another length, or a design that is no (models, rows) table "
+        "of bools.",
+        "divulge.design(rows, models) makes a sound one; with groups= there must be at least two of them, one id a row.",
+    ),
+    "DV402": Code(
+        "a reference model failed to train",
+        "Your fit or its predict raised the error that the message ends with, or gave NaN, or another number of rows "
+        "than it was asked for.",
+        "Call fit(data, rows, seed) yourself with the model's rows and the seed in the message. Models that were "
+        "finished are in the store, where there is one: the same call goes on from there.",
+    ),
+    "DV403": Code(
+        "data or code that cannot be named",
+        "A store reuses a model only for the same data and code, known by their content. A generator, an open file or "
+        "an object of a compiled library without a way to be pickled shows none.",
+        "Give arrays, tables or lists; or a tag that begins with data= (tag='data=cifar-10 of May'): it then stands "
+        "for what cannot be read, and you change it when that changes.",
+    ),
+    "DV404": Code(
+        "workers were lost too often",
+        "Training processes were killed, mostly because memory ran out, several times without a model finished in "
+        "between; or the executor itself broke.",
+        "Use fewer workers, or a smaller model. Models that were finished are in the store, where there is one.",
+    ),
+    "DV405": Code(
+        "this fit cannot be run that way",
+        "executor='vmapped' needs a fit that trains many models at once (fit.many) and an optimiser that works on each "
+        "parameter by itself; other processes need a fit and data that cloudpickle can send there.",
+        "Use executor='processes', or None for a loop, which runs every fit; divulge.fits.Torch and Jax train many at "
+        "once.",
+    ),
+    "DV406": Code(
+        "a file of the store is damaged or foreign",
+        "It was cut off, edited or copied from elsewhere, or has the name of a file of the store by chance.",
+        "A stored model is trained again by the next run, the others stay. For another file do as the message says.",
+    ),
+    "DV407": Code(
+        "a store of another format",
+        "Another version of divulge wrote this folder.",
+        "Use another folder, or the version of divulge that wrote it.",
+    ),
+    "DV408": Code(
+        "a store without finished models",
+        "Training has not finished its first model yet, or all of them are damaged.",
+        "Run fit_references (or divulge references run) with this store until it ends.",
+    ),
+    "DV409": Code(
+        "the store's records are not the evidence's",
+        "Ids that the store lacks or has twice, labels that differ, another number or order of records.",
+        "Give ids in both (ids=), so that records are matched by them; or train references on this data.",
+    ),
+    "DV410": Code(
+        "free references that cannot be had",
+        "Folds that were not shuffled, a forest without bootstrap or with few trees, estimators that were not fitted, "
+        "or another number of folds than estimators: what they say of a record would differ by more than its "
+        "membership.",
+        "Do as the message says: shuffled folds, bootstrap=True; or train references with fit_references.",
+    ),
+    "DV411": Code(
+        "a references file that cannot be used",
+        "The Python file raised an error, lacks data or fit, misspells a name, or holds something that is no fit.",
+        "It defines data, a tuple (x, y) or a function that returns it, and fit, an estimator or a function "
+        "fit(data, rows, seed) that returns predict(data, rows, query).",
+    ),
+    "DV412": Code(
+        "canaries that cannot be made",
+        "More canaries than records, a single class, or inputs of a kind that this sort of canary cannot be made of.",
+        "Ask for fewer, or for mislabelled ones alone, which work for any inputs.",
+    ),
+    "DV413": Code(
+        "the references' design favours a side",
+        "Members and non-members were in unequal shares of the reference models, so that the references alone tell "
+        "them apart.",
+        "Give every record, member or not, to the same share of models: divulge.design does.",
+    ),
+    "DV414": Code(
+        "the references are not exchangeable",
+        "What models that never saw a record say of it, without the target, tells members from non-members: the sides "
+        "differ in kind, or the references were chosen by side (folds that were not shuffled).",
+        "Take members and non-members from one source at random, and deal both to the references alike.",
     ),
     # DV5xx private training
     "DV501": Code(

@@ -92,7 +92,7 @@ def collect(
     >>> evidence.kind, evidence.outputs.shape, int(evidence.member.sum())
     ('logits', (5, 3), 3)
     """
-    adapter = _adapter(model)
+    adapter = adapter_of(model)
     if batch_size < 1:
         raise InputError("DV074", f"expected a batch_size of at least 1, got {batch_size!r}")
     sides = {name: batches(data, batch_size, name) for name, data in (("members", members), ("nonmembers", nonmembers))}
@@ -131,7 +131,7 @@ def _pair(name: str, pair: Pair) -> Pair:
     return pair[0], pair[1]
 
 
-def _adapter(model: Any) -> Adapter:
+def adapter_of(model: Any) -> Adapter:
     """The module that knows the model's framework: its own class's first, then those it derives from."""
     if isinstance(model, str | PathLike):
         if str(model).endswith(".onnx"):
