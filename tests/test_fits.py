@@ -227,10 +227,14 @@ def test_keras(require):
     assert fit.brief() == (Keras(dense, epochs=1, batch_size=16), 3.0) and repr(fit) == repr(again)
 
 
-def test_keras_wants_a_compiled_model(require):
+def test_keras_wants_a_new_compiled_model(require):
     keras = require("keras")
     with pytest.raises(InputError, match=r"DV003 .*compiled"):
         Keras(lambda: keras.Sequential([keras.layers.Dense(2)]), epochs=1)(data(), HALF, 0)
+    kept = dense()
+    kept.fit(*data(), verbose=0)
+    with pytest.raises(InputError, match=r"DV003 .*new model"):
+        Keras(lambda: kept, epochs=1)(data(), HALF, 0)
     with pytest.raises(InputError, match=r"DV003 .*epochs"):
         Keras(dense, epochs=0)
 

@@ -13,6 +13,9 @@ import pytest
 from divulge import DivulgeError
 from divulge.references import design, fit_references
 
+# JAX, where other tests have loaded it, warns of the fork that starts Ray's processes; they go on to exec at once.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 X = np.random.default_rng(0).normal(size=(40, 3))
 Y = (X[:, 0] > 0).astype(int)
 DESIGN = design(40, 6)

@@ -200,12 +200,13 @@ print(float(references.signals["log_odds"].astype(float).sum()))
 
 def script(folder, run, mode="", executor="loop"):
     (folder / "run.py").write_text(SCRIPT)
+    (folder / "temporary").mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, folder / "run.py", str(folder), executor],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "RUN": run, "MODE": mode},
+        env={**os.environ, "RUN": run, "MODE": mode, "TMPDIR": str(folder / "temporary")},
     )
 
 
@@ -228,6 +229,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(executor, tmp_path):
     killed.communicate(timeout=60)  # its pipes are closed once its worker is gone as well
     assert counted(tmp_path, "first") == len(models(tmp_path / "store")) == 3
     assert status(tmp_path / "store").finished == 3
+    assert list((tmp_path / "temporary").glob("divulge-*")) == []  # the data that it had sent to its worker
 
     out, errors = script(tmp_path, "second", "", executor).communicate(timeout=120)
     assert out == expected, errors

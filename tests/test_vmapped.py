@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import pickle
@@ -279,6 +280,50 @@ def test_modules_that_stacking_would_change_are_refused(torch):
     for build, words in ((Projected, "register_buffer"), (Branching, "vmap"), (unlike, "one shape")):
         with pytest.raises(InputError, match=f"DV405 .*{words}"):
             Torch(build, epochs=1, optimizer=sgd).many(data(), halves(8), range(8))
+
+
+def test_a_module_that_is_not_new_is_refused(torch):
+    """What it learned of one model's rows would stay in it for the next."""
+    kept, body = mlp(), torch.nn.Linear(FEATURES, 4)
+
+    def half_new():
+        return torch.nn.Sequential(body, torch.nn.Linear(4, CLASSES))
+
+    for build in (lambda: kept, half_new):
+        fit = Torch(build, epochs=1, optimizer=sgd)
+        fit(data(), halves()[0], 0)
+        for again in (
+            lambda fit=fit: fit(data(), halves()[1], 1),
+            lambda fit=fit: fit.many(data(), halves(), range(4)),
+        ):
+            with pytest.raises(InputError, match=r"DV003 .*new module"):
+                again()
+    other = mlp()
+    with pytest.raises(InputError, match=r"DV003 .*new module"):
+        Torch(lambda: other, epochs=1, optimizer=sgd).many(data(), halves(), range(4))
+    for part in body.parameters():
+        part.requires_grad_(False)  # what is not trained may be one for all
+    assert_same(Torch(half_new, epochs=2, optimizer=sgd), halves(), data())
+    assert_same(Torch(lambda: copy.deepcopy(other), epochs=2, optimizer=sgd), halves(), data())
+
+
+def test_an_error_in_one_thread_stops_the_others(torch):
+    before, calls = torch.get_num_threads(), []
+
+    def loss(outputs, targets):
+        calls.append(len(outputs))
+        if len(calls) == 20:
+            raise RuntimeError("enough")
+        return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(RuntimeError, match="enough"):
+            Torch(mlp, epochs=10_000, optimizer=sgd, loss=loss).many(data(), halves(4, spread=1), range(4))
+        assert torch.get_num_threads() == 2
+        assert len(calls) < 5_000, "of 20,000 steps and more"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_global_random_numbers_stay(torch):

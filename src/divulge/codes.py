@@ -500,7 +500,7 @@ CODES: dict[str, Code] = {
         "Fewer than two rows or groups, no models, a fraction outside 0..1 or so near its ends that a model would be "
         "trained on nothing or on everything, groups of another length, or a design that is no (models, rows) table "
         "of bools.",
-        "divulge.design(rows, models) makes a sound one; with groups= there must be at least two of them, one id a row.",
+        "divulge.design(rows, models) makes a sound one; groups= needs one id a row, and two groups or more.",
     ),
     "DV402": Code(
         "a reference model failed to train",

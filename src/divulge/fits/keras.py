@@ -73,6 +73,12 @@ class Keras:
                 raise InputError(
                     "DV003", f"expected build() to give a compiled model, got a {type(model).__name__} that is not"
                 )
+            if int(model.optimizer.iterations) > 0:  # what it learned of other rows would stay in it
+                raise InputError(
+                    "DV003",
+                    "expected build() to give a new model every time, got one that was trained before. Make the model "
+                    "inside build()",
+                )
             inputs = _arrays(take(data[0], rows))
             labels = to_array(data[1], "labels", set())
             labels = codes_of(labels) if labels.dtype.kind not in "biuf" else labels

@@ -18,6 +18,8 @@ from divulge.fits.naming import shown
 from divulge.fits.outputs import Predict, codes_of, normalised, one_query
 from divulge.fits.seeding import seeded
 
+_USED = "_divulge_used"  # marks a parameter that a model was trained with; a copy of it has no such mark
+
 BLOCK = 1024
 """Records scored in one go: what a convolution makes of more would not fit into the cache."""
 
@@ -82,8 +84,7 @@ schedule=None, at_once=16), 20.0)
         """A model trained on these rows of (x, y): `predict(data, rows, query)` -> (k, c) or (k,)."""
         needed("torch", "torch")
         with seeded(seed):
-            module = self.build()
-            module = module if self.device is None else module.to(self.device)
+            module = self.built()
             device, dtype = place(module)
             labels = codes_of(data[1])
             n = len(labels)
@@ -118,7 +119,8 @@ schedule=None, at_once=16), 20.0)
         Models are stacked that take the same number of batches; where the last ones differ in length, the shorter are
         filled with rows of weight 0, which change nothing. A module that mixes the rows of a batch (batch
         normalisation) is stacked only with models of as many rows. Dropout draws other masks than one by one, which
-        also depend on the models beside it.
+        also depend on the models beside it. On a CPU each of torch's threads trains a stack of its own, unless the
+        module draws random numbers.
 
         Args:
             data: (x, y).
@@ -135,6 +137,23 @@ schedule=None, at_once=16), 20.0)
     def brief(self) -> tuple[Torch, float]:
         """A training of one epoch, and how many times as long all of them take."""
         return replace(self, epochs=1), float(self.epochs)
+
+    def built(self) -> Any:
+        """A new module on its device.
+
+        Raises:
+            InputError: DV003, one that was trained before: what it learned of other rows would stay in it.
+        """
+        module = self.build()
+        for name, one in module.named_parameters():
+            if one.requires_grad and getattr(one, _USED, False):
+                raise InputError(
+                    "DV003",
+                    f"expected build() to give a new module every time, got one whose {name} was trained for another "
+                    "model. Make the module inside build(), or copy.deepcopy it there",
+                )
+            setattr(one, _USED, True)
+        return module if self.device is None else module.to(self.device)
 
     def steps(self, rows: Sequence[Rows], seeds: Sequence[int], n: int) -> Iterator[list[Batch]]:
         """The batches of each epoch of b models that take as many of them."""

@@ -48,6 +48,11 @@ class Views:
         """Where the models are trained, if the fit says so."""
         return getattr(self.fit, "device", None)
 
+    @property
+    def gpus(self) -> float:
+        """How much of a GPU a model takes on a cluster, if the fit says so."""
+        return float(getattr(self.fit, "gpus", 0))
+
     def __call__(self, data: Any, rows: NDArray[np.int64], seed: int) -> Predict:
         """A model trained on these rows of (x, y): `predict(data, rows, query)` -> (k, c) or (k,)."""
         return self._viewed(self.fit(data, rows, seed))

@@ -8,6 +8,7 @@ numbers, and refused.
 from __future__ import annotations
 
 import copy
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,27 +68,32 @@ def train(fit: Torch, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> 
         own = len(part) if mixing else -(-len(part) // fit.batch_size)
         groups[0 if fit.batches == "shared" else own].append(i)
     threads = torch.get_num_threads()
+    alone = drawing or device.type != "cpu"
     # Each thread has a stack of its own: what is as small as these models is not worth sharing step by step, and
     # threads that wait for each other at every step crawl where a core is busy with something else. The generator
     # that dropout draws from is one for all threads.
     parts = [
-        part
-        for members in groups.values()
-        for part in _dealt(members, 1 if drawing or device.type != "cpu" else min(threads, len(members)))
+        part for members in groups.values() for part in _dealt(members, 1 if alone else min(threads, len(members)))
     ]
 
+    stop = threading.Event()
+
     def stacked(part: list[int]) -> list[Predict]:
-        if len(parts) > 1 and not drawing:
+        if len(parts) > 1 and not alone:
             torch.set_num_threads(1)
         stack = _Stack(fit, [seeds[i] for i in part], data)
-        with seeded(int(np.random.SeedSequence(stack.seeds).generate_state(1)[0])) if drawing else nullcontext():
-            stack.train(inputs, targets, [rows[i] for i in part], len(labels))
+        with seeded(int(np.random.SeedSequence(stack.seeds).generate_state(1)[0])) if alone else nullcontext():
+            stack.train(inputs, targets, [rows[i] for i in part], len(labels), stop)
         return [stack.predict(i) for i in range(len(part))]
 
     try:
-        if len(parts) > 1 and not drawing:
+        if len(parts) > 1 and not alone:
             with ThreadPoolExecutor(threads) as pool:
-                done = list(pool.map(stacked, parts))
+                try:
+                    done = list(pool.map(stacked, parts))
+                except BaseException:  # Ctrl-C, too: the other threads would train to their end first
+                    stop.set()
+                    raise
         else:
             done = [stacked(part) for part in parts]
     finally:
@@ -115,8 +121,7 @@ class _Stack:
         expected = []
         for i, seed in enumerate(seeds):
             with seeded(seed):
-                module = fit.build()
-                module = module if fit.device is None else module.to(fit.device)
+                module = fit.built()
             if i == 0:
                 self.module = module
                 self.trainable = {name for name, one in module.named_parameters() if one.requires_grad}
@@ -178,7 +183,7 @@ class _Stack:
         )
         return mapped
 
-    def train(self, inputs: Any, targets: Any, rows: Sequence[Rows], n: int) -> None:
+    def train(self, inputs: Any, targets: Any, rows: Sequence[Rows], n: int, stop: threading.Event) -> None:
         """All epochs.
 
         Args:
@@ -186,6 +191,7 @@ class _Stack:
             targets: of all rows, on the device.
             rows: of each model.
             n: how many rows there are.
+            stop: ends the training where it is.
         """
         from divulge.fits.torch import chosen, on_device
 
@@ -212,6 +218,8 @@ class _Stack:
 
         for batches in fit.steps(rows, self.seeds, n):
             for index, weight in on_device(batches, targets.device):
+                if stop.is_set():
+                    return
                 optimizer.zero_grad()
                 loss({**self.parameters, **turned()}, self.buffers, index, weight).backward()
                 optimizer.step()

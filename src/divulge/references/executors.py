@@ -12,6 +12,7 @@ import pickle
 import queue
 import random
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -146,7 +147,9 @@ def in_processes(task: Task, jobs: Sequence[Job], workers: int, take: Take) -> N
     with _on_disk(task) as path:
         while left:
             workers = min(workers, len(left))
-            pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(os.getpid(),), env=_ONE_THREAD)
+            pool = ProcessPoolExecutor(
+                workers, initializer=_begin, initargs=(os.getpid(), str(path.parent)), env=_ONE_THREAD
+            )
             sound = False
             try:
                 lost = gather(partial(pool.submit, in_worker, token, str(path)), left, take, killed=True)
@@ -344,16 +347,17 @@ def _portable(failure: Failure) -> Failure:
     return Failure(error, text)
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, folder: str) -> None:
     """Ctrl-C, which reaches every process of a terminal, is the parent's to act on; and no worker outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process once its parent was killed, in the middle of a training too."""
+def _end_with(parent: int, folder: str) -> None:
+    """End this process once its parent was killed, in the middle of a training too; the data are not left lying."""
     while os.getppid() == parent:
         time.sleep(_TICK)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
