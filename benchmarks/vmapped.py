@@ -5,8 +5,8 @@ in a loop, on one thread; in as many processes as cores, on one thread each, whi
 `Torch.many`, on as many threads as cores. What counts is the ratio, repeat by repeat: its median, least and greatest.
 The ratio of processor times is what at once gains on one core; other work on the machine moves it little.
 
-    python benchmarks/vmapped.py [--models 16] [--repeats 5] [--only tabular mlp cnn] [--workers 2]
-    python benchmarks/vmapped.py --device cuda --models 64
+    python benchmarks/vmapped.py [--models 64] [--batch-size 32] [--repeats 5] [--only tabular mlp cnn] [--workers 2]
+    python benchmarks/vmapped.py --device cuda
 
 Images are Fashion-MNIST where Debian's package dataset-fashion-mnist is installed, else random ones of that shape,
 which take as long.
@@ -153,10 +153,10 @@ def compare(name: str, fit: Torch, data: Any, rows: Sequence[Any], repeats: int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=16)
+    parser.add_argument("--models", type=int, default=64)
     parser.add_argument("--at-once", type=int, default=None, help="models in a batch; default: all")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--records", type=int, default=RECORDS)
     parser.add_argument("--workers", type=int, default=cores())

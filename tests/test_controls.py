@@ -17,7 +17,7 @@ from scipy.stats import binomtest, hypergeom
 
 import divulge
 from divulge import Evidence, InputError, Policy, audit
-from divulge.controls import CONTROLS, all_named, rows_for_score, smallest_score, subsample
+from divulge.controls import CONTROLS, OF_REFERENCES, all_named, rows_for_score, smallest_score, subsample
 from divulge.controls.blind import _most_telling
 from divulge.controls.labels import _chi_square
 from divulge.controls.order import _later_half
@@ -420,16 +420,29 @@ def test_a_label_mix_has_its_reweighted_figure_beside_it() -> None:
 # ---------------------------------------------------------------------------------------------------- the switches
 
 
+def referenced(n: int = 100) -> Evidence:
+    """As `sound`, with four reference models."""
+    evidence = sound(n=n)
+    of_models = [sound(seed, n=n).outputs for seed in range(1, 5)]
+    trained_on = divulge.design(2 * n, 4)
+    return replace(evidence, references=divulge.references_from_outputs(of_models, trained_on, evidence.labels))
+
+
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_control_is_turned_off_by_name(name: str) -> None:
-    rows = audit(sound(n=100), controls=f"-{name}").rows("controls")
+    rows = audit(referenced(), controls=f"-{name}").rows("controls")
     off = [row["control"] for row in rows if row["reason"] == "turned off"]
     assert off == [name]
     assert [row["control"] for row in rows] == [*CONTROLS, "selection"]
 
 
-def test_only_some_controls_or_none() -> None:
+def test_where_there_are_no_references_nothing_is_said_of_their_controls() -> None:
     rows = audit(sound(n=100), controls=["null"]).rows("controls")
+    assert [row["control"] for row in rows] == [name for name in [*CONTROLS, "selection"] if name not in OF_REFERENCES]
+
+
+def test_only_some_controls_or_none() -> None:
+    rows = audit(referenced(), controls=["null"]).rows("controls")
     assert {row["control"] for row in rows if row["reason"] == "turned off"} == set(CONTROLS) - {"null"}
     assert {row["reason"] for row in audit(sound(n=100), controls=()).rows("controls")[:-1]} == {"turned off"}
     assert all_named(["null", "-null"]) == [] and all_named("shift") == ["shift"]

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import digamma, expit, polygamma
 from sklearn.metrics import roc_auc_score
 
-from divulge import Evidence, InputError, References, Unavailable, audit
+from divulge import Evidence, InputError, References, Unavailable, audit, design, references_from_outputs
 from divulge.attacks import AttackR, Difficulty, Lira, Ratio, Rmia, all_named, named
 from divulge.attacks.moments import means, prior, sides
 from divulge.attacks.reference import RATIO_BASE, declared, every
@@ -396,6 +396,27 @@ def test_what_runs_by_default_is_declared_by_the_number_of_models(models, offlin
     assert all(np.isfinite(scores(attack, evidence)).any() for attack in every(references))
 
 
+@pytest.mark.parametrize("models", [4, 8, 14])
+def test_of_a_regression_lira_runs_where_there_is_no_probability(models):
+    rng = np.random.default_rng(0)
+    trained_on, member = pairs(models, 600, rng), np.arange(600) < 300
+    spread = np.where(np.vstack([trained_on, member]), 0.4, 1.0)
+    residual = (spread * np.abs(rng.normal(size=(models + 1, 600)))).astype(np.float32)
+    references = References(signals={"loss": -residual[:-1, :, None]}, trained_on=trained_on)
+    evidence = Evidence(member, outputs=residual[-1], labels=np.zeros(600), references=references)
+    report = audit(evidence, attacks="quick", controls=())
+    assert {row["attack"]: row["status"] for row in report.rows("attacks")}["lira(shrunk)"] == "ran"
+
+
+@pytest.mark.parametrize("variance", ["pooled", "per-example", "shrunk"])
+def test_a_record_of_which_a_model_said_nothing_spoils_its_own_score_only(variance):
+    references = toy().references
+    values = references.signals["log_odds"].copy()
+    values[2, 5] = np.nan
+    evidence = Evidence(toy().member, references=replace(references, signals={"log_odds": values}))
+    assert np.flatnonzero(np.isnan(scores(Lira(variance), evidence))).tolist() == [5]
+
+
 @pytest.mark.parametrize(
     ("attack", "references", "reason"),
     [
@@ -479,9 +500,9 @@ def test_settings_out_of_range_are_refused(make, what):
 # ---------------------------------------------------------------------------------------------------- controls
 
 
-def controls(evidence):
-    report = audit(evidence, attacks=["ratio"], controls=OF_REFERENCES)
-    return {row["control"]: row for row in report.rows("controls") if row["control"] in OF_REFERENCES}
+def controls(evidence, attacks=("ratio",), names=OF_REFERENCES):
+    report = audit(evidence, attacks=list(attacks), controls=names)
+    return {row["control"]: row for row in report.rows("controls") if row["control"] in names}
 
 
 def test_sound_references_pass_their_controls():
@@ -523,6 +544,36 @@ def test_references_that_were_trained_otherwise_are_warned_of():
     assert found["mimicry"]["status"] == "warning" and "mean probability" in found["mimicry"]["text"]
 
 
+@pytest.mark.parametrize("gap", [0.0, 1.5])
+def test_a_target_among_its_references_makes_the_audit_invalid(gap):
+    """lira would find a record's own answer on its own side: a leak where there is none."""
+    evidence = toy(8, 600, gap=gap)
+    references = evidence.references
+    inside = replace(references, target={name: x[0].astype(float) for name, x in references.signals.items()})
+    found = controls(Evidence(references.trained_on[0], references=inside))["mimicry"]
+    assert found["status"] == "invalid" and "reference 0 is the target itself" in found["text"]
+    base = replace(without(references, 1), target=inside.target, source="base")
+    assert controls(Evidence(references.trained_on[0], references=base))["mimicry"]["status"] == "invalid"
+
+
+@pytest.mark.parametrize("models", [1, 8])
+def test_references_in_another_order_than_the_evidence_are_warned_of(models):
+    evidence = toy(8, 900)
+    references = evidence.references if models > 1 else without(evidence.references, 1)
+    sound = controls(replace(evidence, references=references))["mimicry"]
+    mixed = replace(references.take(np.random.default_rng(1).permutation(900)), target=references.target)
+    found = controls(replace(evidence, references=mixed))["mimicry"]
+    assert sound["status"] in ("ok", "not run") and found["status"] == "warning" and "in the order" in found["text"]
+
+
+def test_a_gap_in_what_a_reference_says_stops_no_audit():
+    references = toy(8, 600).references
+    values = references.signals["log_odds"].copy()
+    values[3, 7] = np.nan
+    evidence = Evidence(toy(8, 600).member, references=replace(references, signals={"log_odds": values}))
+    assert controls(evidence)["mimicry"]["status"] == "ok"
+
+
 @pytest.mark.slow
 def test_controls_of_sound_references_seldom_speak():
     bad, warned = 0, 0
@@ -541,6 +592,39 @@ def test_the_trials_pass_on_every_reference_attack():
         statuses = {row["control"]: row["status"] for row in report.rows("controls")}
         assert "invalid" not in statuses.values(), report.rows("controls")
         assert statuses["null"] == "ok"
+
+
+def forest(seed=0, models=16):
+    """A forest that leaks, and references of it: of most members' labels it is as sure as it can be."""
+    from sklearn.datasets import load_digits
+    from sklearn.ensemble import RandomForestClassifier
+
+    x, y = load_digits(return_X_y=True)
+    rows = np.random.default_rng(seed).permutation(len(y))[:400]
+    x, y = x[rows], y[rows]
+    trained_on = design(len(y), models + 2, seed=seed)
+    outputs = [RandomForestClassifier(15, random_state=seed).fit(x[w], y[w]).predict_proba(x) for w in trained_on]
+    references = references_from_outputs(outputs[2:], trained_on[2:], y, kind="probs")
+    return Evidence(trained_on[0], outputs=outputs[0], labels=y, kind="probs", references=references)
+
+
+@pytest.mark.slow
+def test_no_reference_attack_fails_its_positive_control_on_a_leaking_forest():
+    for seed in SEEDS:
+        evidence = forest(seed)
+        found = controls(evidence, attacks=every(evidence.references), names=["positive"])["positive"]
+        assert found["status"] == "ok", found["text"]
+
+
+def test_a_rank_that_gives_the_planted_records_its_highest_passes_its_positive_control():
+    evidence = forest(models=8)
+    assert controls(evidence, attacks=[AttackR()], names=["positive"])["positive"]["status"] == "ok"
+
+
+def test_a_value_without_bound_does_not_hide_what_is_planted():
+    evidence = toy(models=8)
+    evidence.references.signals["log_odds"][2, 5] = np.inf
+    assert controls(evidence, attacks=[Difficulty()], names=["positive"])["positive"]["status"] == "ok"
 
 
 def test_an_attack_that_reads_the_references_backwards_fails_its_positive_control():
@@ -567,6 +651,23 @@ def test_a_pseudo_target_leaves_out_itself_and_its_opposite():
         assert len(others.trained_on) == 8
         assert not (others.trained_on == evidence.member).all(axis=1).any()
         assert (others.trained_on.sum(axis=0) == 4).all()  # whichever side a record is on
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.75])
+def test_a_pseudo_target_without_an_opposite_has_as_many_models_on_each_side_of_every_record(fraction):
+    """Else the numbers alone tell the sides apart: lira's AUC on pseudo-targets was 0 or 1 where nothing leaks."""
+    references = toy(trained_on=design(600, 8, fraction=fraction), rows=600, gap=0.0).references
+    for evidence in pseudo_targets(references):
+        others = evidence.references
+        assert (others.trained_on.sum(axis=0) == 8 * fraction - 1).all() and len(others.trained_on) == 6
+        for i in (0, 599):  # each value stands with its own model's word on the record
+            every_one, left = (
+                set(zip(one.signals["log_odds"][:, i, 0], one.trained_on[:, i], strict=True))
+                for one in (references, others)
+            )
+            assert left < every_one and len(left) == 6
+    found = {row["attack"]: row["value"] for row in choose(references).rows if row["metric"] == "auc"}
+    assert all(abs(value - 0.5) < 0.05 for value in found.values()), found
 
 
 def test_the_choice_is_the_best_on_pseudo_targets_and_near_it_on_the_target():

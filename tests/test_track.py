@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -92,7 +93,9 @@ def test_a_function_and_what_does_not_say_its_parameters() -> None:
     track.writer(dict.fromkeys)({"a": 1.0}, 2)  # built in
 
 
-@pytest.mark.parametrize("log", [3, "runs/", lambda figures: None, __import__("logging").getLogger("x")], ids=repr)
+@pytest.mark.parametrize(
+    "log", [3, "runs/", lambda figures: None, logging.getLogger("x")], ids=lambda log: type(log).__name__
+)
 def test_what_takes_no_figures_is_refused_before_the_training(log) -> None:
     with pytest.raises(InputError) as caught:
         track.writer(log)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import AttackR, Difficulty, Lira, NamedAttack, Ratio, Rmia
-from divulge.attacks.moments import ONE_SCALE, references_of, shrunk, sides, target_of
+from divulge.attacks.moments import ONE_SCALE, Sides, references_of, shrunk, sides, target_of
 from divulge.errors import Unavailable
 from divulge.folds import folds
 from divulge.references.choosing import Chosen
@@ -390,7 +390,31 @@ def _gaps(values: NDArray[Any], trained_on: NDArray[np.bool_]) -> tuple[Floats, 
         squared = (in_ + out) / 2
         noise = _divided(in_ / n_in + out / n_out, squared)
         df = _divided(4 * squared**2, in_**2 / df_in + out**2 / df_out, np.inf)
+    noise = noise + _opposed(values, trained_on, found, squared)
     return found.mean_in[:, 0] - found.mean_out[:, 0], np.sqrt(squared), noise, df
+
+
+def _opposed(values: NDArray[Any], trained_on: NDArray[np.bool_], found: Sides, squared: Floats) -> Floats:
+    """(n,) by how much the gap varies more since models 2j and 2j + 1 had opposite halves of the records.
+
+    What is good for a record in the one's half is missing in the other's: in small data their values correlate by as
+    little as -0.6, and intervals that take them for independent hold 84 % for 95. One correlation of all records.
+    """
+    pairs = np.flatnonzero((trained_on[:-1:2] ^ trained_on[1::2]).all(axis=1))
+    mean_in, mean_out = found.mean_in[:, 0], found.mean_out[:, 0]
+    n_in, n_out = (np.maximum(n, 1).astype(np.float64) for n in (found.n_in, found.n_out))
+    products = np.zeros(len(squared))
+    for j in pairs:
+        first, second = (values[2 * j + k, :, 0].astype(np.float64) for k in (0, 1))
+        within = trained_on[2 * j]
+        products += (np.where(within, first, second) - mean_in) * (np.where(within, second, first) - mean_out)
+    free = len(pairs) * (1 - 1 / n_in - 1 / n_out + len(pairs) / (n_in * n_out))
+    known = (free > 0.5) & (squared > 0) & np.isfinite(products)
+    if not known.any():
+        return np.zeros(len(squared))
+    each = np.sort(products[known] / (free[known] * squared[known]))  # sorted: the sum depends on no order
+    correlation = min(max(float(each.mean()), -1.0), 0.0)
+    return np.asarray(-2 * len(pairs) * correlation / (n_in * n_out))
 
 
 def out_p_value(values: NDArray[Any], trained_on: NDArray[np.bool_], target: Floats) -> Floats:

@@ -128,12 +128,13 @@ def sides(values: NDArray[Any], trained_on: NDArray[np.bool_]) -> Sides:
 
     def block(rows: slice) -> None:
         x = values[:, rows].astype(np.float64, order="C")  # else the order of the sums would be the memory's
-        centre[rows] = x.mean(axis=0)
-        x -= centre[rows]  # the squares of what is left are small
-        within = x * trained_on[:, rows, None]
-        away_in[rows] = within.sum(axis=0)
-        squares_in[rows] = np.square(within, out=within).sum(axis=0)
-        squares[rows] = np.square(x, out=x).sum(axis=0)
+        with np.errstate(invalid="ignore"):  # what is without bound spoils its own record only
+            centre[rows] = x.mean(axis=0)
+            x -= centre[rows]  # the squares of what is left are small
+            within = x * trained_on[:, rows, None]
+            away_in[rows] = within.sum(axis=0)
+            squares_in[rows] = np.square(within, out=within).sum(axis=0)
+            squares[rows] = np.square(x, out=x).sum(axis=0)
 
     over_rows(block, n, r * q * 8)
     n_in = trained_on.sum(axis=0, dtype=np.int64)
@@ -170,8 +171,9 @@ def means(
         x = values[:, rows].astype(np.float64, order="C")
         x = x if of is None else of(x)
         within = trained_on[:, rows, None]
-        sums[0, rows] = (x * within).sum(axis=0)
-        sums[1, rows] = np.multiply(x, ~within, out=x).sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            sums[0, rows] = (x * within).sum(axis=0)
+            sums[1, rows] = np.multiply(x, ~within, out=x).sum(axis=0)
 
     over_rows(block, n, r * q * 8)
     n_in = trained_on.sum(axis=0)[:, None]
@@ -302,8 +304,8 @@ def _together(var_in: Floats, df_in: Floats, var_out: Floats, df_out: Floats) ->
 
 def _pooled(variance: Floats, df: Floats, *, alone: bool) -> tuple[Floats, Floats]:
     """(n,) one variance of all records, or each record's own where it has one; taken for known."""
-    known = df > 0
-    total = df.sum()
+    known = (df > 0) & np.isfinite(variance)  # a record of which a model said nothing spoils its own only
+    total = df[known].sum()
     pooled = float(np.sort(df[known] * variance[known]).sum() / total) if total else np.nan
     found = np.where(alone & known & (variance > 0), variance, pooled)
     return found, np.full(len(variance), np.inf)

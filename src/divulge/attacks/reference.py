@@ -39,7 +39,8 @@ def declared(references: References) -> list[Any]:
         return []
     with_it, without = _fewest(references)
     if min(with_it, without) >= 2:
-        return [Ratio(), Lira()] if with_it + without >= 16 else [Ratio()]
+        improbable = not any(name == "log_odds" or name.startswith("log_prob") for name in references.signals)
+        return [Ratio(), Lira()] if with_it + without >= 16 or improbable else [Ratio()]  # of a regression no ratio
     return [Ratio(), Difficulty()]
 
 

@@ -25,6 +25,7 @@ from divulge.errors import InputError, Unavailable
 __all__ = [
     "CONTROLS",
     "CONTROL_ERROR",
+    "OF_REFERENCES",
     "SAMPLE",
     "TRIALS",
     "TRIAL_SAMPLE",

@@ -117,8 +117,8 @@ def positive(setting: Setting) -> Outcome:
     part = _as_logits(subsample(_raw(setting), TRIAL_SAMPLE, setting.seed))
     members = int(part.member.sum())
     of_members, of_nonmembers = effective_shares(part.member, part.groups)
-    rows = of_members * members, of_nonmembers * (len(part) - members)
-    share = (math.sqrt(2) * 1.96 + 2.33) * math.sqrt((1 / rows[0] + 1 / rows[1]) / 4)
+    m, n = of_members * members, of_nonmembers * (len(part) - members)
+    share = (math.sqrt(2) * 1.96 + 2.33) * math.sqrt((1 / m + 1 / n) / 4)
     if share > 0.5:
         few = "records" if part.groups is None else "records, or groups"
         return not_run("positive", "DV209", f"needs a planted advantage of {share:.2f} in so few {few}")
@@ -130,7 +130,9 @@ def positive(setting: Setting) -> Outcome:
         dealt = _permuted(part, rng)
         if not 2 <= int(dealt.member.sum()) <= len(dealt) - 2:
             return not_run("positive", "DV209", "too few records, or groups, to deal membership out again")
-        planted = _planted(dealt, share, rng)
+        members_of = np.flatnonzero(dealt.member)
+        rows = rng.choice(members_of, math.ceil(share * len(members_of)), replace=False)
+        planted = _planted(dealt, rows, rng)
         halves = folds.halves(planted, setting.seed)
         still = []
         for attack in left:
@@ -139,7 +141,7 @@ def positive(setting: Setting) -> Outcome:
             two_valued = len(roc.thresholds) == 3 or attack.needs == ("correct",)
             if two_valued or (not roc.constant and np.array_equal(before, after, equal_nan=True)):
                 blind.append(attack.name)  # it reads other fields, or has but two values: nothing was planted for it
-            elif not metrics.advantage(roc, 0.05).low > 0:
+            elif not (metrics.advantage(roc, 0.05).low > 0 or _at_the_top(before, after, rows)):
                 still.append(attack)
         left = still
     text = f"an advantage of {share:.2f} planted in {how_many(part, setting.evidence)}"
@@ -149,6 +151,12 @@ def positive(setting: Setting) -> Outcome:
     if len(set(blind)) == len(attacks):
         return not_run("positive", "DV209", "the attacks read neither outputs nor given signals")
     return Outcome("positive", "DV209", OK, number(share), f"every attack found {text}")
+
+
+def _at_the_top(before: NDArray[np.float64], after: NDArray[np.float64], rows: NDArray[np.int64]) -> bool:
+    """Whether an attack raised the planted rows to the highest score it has: a rank cannot tell them from its best."""
+    best = np.nanmax(after)
+    return bool((after[rows] == best).all() and (before[rows] < best).any())
 
 
 def _raw(setting: Setting) -> Evidence:
@@ -168,10 +176,8 @@ def _as_logits(evidence: Evidence) -> Evidence:
     return replace(evidence, outputs=z, kind="logits")
 
 
-def _planted(evidence: Evidence, share: float, rng: np.random.Generator) -> Evidence:
-    """A share of the members made certain: true class and given signals above everybody's."""
-    members = np.flatnonzero(evidence.member)
-    rows = rng.choice(members, math.ceil(share * len(members)), replace=False)
+def _planted(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generator) -> Evidence:
+    """Some members made certain: true class and given signals above everybody's."""
     raised = {}
     for name, values in evidence.signals.items():
         known = values[np.isfinite(values)]
@@ -204,13 +210,18 @@ def _remembered(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Gene
         except Unavailable:
             continue
         few = values[:, rows].astype(np.float64)
-        top, low = max(float(values.max()), float(target.max())), min(float(values.min()), float(target.min()))
+        known = np.concatenate([x[np.isfinite(x)] for x in (values, target)])
+        if not len(known):
+            continue
+        top, low = float(known.max()), float(known.min())
         spread = max(top - low, 1.0)
-        height = top + spread * (0.1 + rng.random((len(rows), target.shape[1])))
+        height = of_models = top + spread * (0.1 + rng.random((len(rows), target.shape[1])))
         if top <= 0 and (name == "loss" or name.startswith("log_prob")):
             height = -1e-3 * rng.random(height.shape)  # of a probability's logarithm 0 is the most
+            apart = 0.25 if name == "loss" else 0.5  # else a ratio to their mean is 2 at most, which others reach
+            of_models = height + apart * (low - height)
         mean_in, mean_out = means(few, references.trained_on[:, rows])
-        few = np.where(within, few - mean_in + height, few - mean_out + low)
+        few = np.where(within, few - mean_in + of_models, few - mean_out + low)
         signals[name] = values.astype(np.float64)
         signals[name][:, rows] = np.minimum(few, 0.0) if height.max() <= 0 else few
         targets[name] = target.copy()

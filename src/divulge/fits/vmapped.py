@@ -81,9 +81,13 @@ def train(fit: Torch, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> 
     def stacked(part: list[int]) -> list[Predict]:
         if len(parts) > 1 and not alone:
             torch.set_num_threads(1)
-        stack = _Stack(fit, [seeds[i] for i in part], data)
-        with seeded(int(np.random.SeedSequence(stack.seeds).generate_state(1)[0])) if alone else nullcontext():
-            stack.train(inputs, targets, [rows[i] for i in part], len(labels), stop)
+        try:
+            stack = _Stack(fit, [seeds[i] for i in part], data)
+            with seeded(int(np.random.SeedSequence(stack.seeds).generate_state(1)[0])) if alone else nullcontext():
+                stack.train(inputs, targets, [rows[i] for i in part], len(labels), stop)
+        except BaseException:
+            stop.set()  # the others would train to their end first
+            raise
         return [stack.predict(i) for i in range(len(part))]
 
     try:
@@ -91,7 +95,7 @@ def train(fit: Torch, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> 
             with ThreadPoolExecutor(threads) as pool:
                 try:
                     done = list(pool.map(stacked, parts))
-                except BaseException:  # Ctrl-C, too: the other threads would train to their end first
+                except BaseException:  # Ctrl-C reaches this thread alone
                     stop.set()
                     raise
         else:

@@ -64,7 +64,8 @@ def choose(
     """The attack that does best on pseudo-targets.
 
     At most 8 references, chosen by the seed, are attacked by the others, less the one whose training records are the
-    pseudo-target's non-members, if there is one: then each record is in as many of the rest, whichever its side.
+    pseudo-target's non-members, or, of each record, one by lot of those on its other side: then each record is in as
+    many of the rest, whichever its side.
 
     Args:
         references: at least 4 models, each trained on some of the records.
@@ -138,23 +139,37 @@ def pseudo_targets(references: References, seed: int = 0) -> list[Evidence]:
     order = np.random.default_rng(seed).permutation(np.flatnonzero((share > 0) & (share < 1)))
     found = []
     for k in order[:PSEUDO_TARGETS]:
-        others = np.arange(len(trained_on)) != k
-        opposite = np.flatnonzero((trained_on != trained_on[k]).all(axis=1))
-        others[opposite[:1]] = False
-        if others.sum() < 2:
+        index = _others(trained_on, k, np.random.default_rng([seed, int(k)]))
+        if len(index) < 2:
             continue
         found.append(
             Evidence(
                 trained_on[k],
                 references=References(
-                    signals={name: values[others] for name, values in references.signals.items()},
+                    signals={n: np.take_along_axis(x, index[:, :, None], 0) for n, x in references.signals.items()},
                     target={name: values[k] for name, values in references.signals.items()},
-                    trained_on=trained_on[others],
+                    trained_on=np.take_along_axis(trained_on, index, 0),
                     source=references.source,
                 ),
             )
         )
     return found
+
+
+def _others(trained_on: NDArray[np.bool_], k: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(r - 2, 1 or n) the models that attack model k: without it, and without one of the other side of each record.
+
+    The latter is its complement, if there is one, else one by lot for each record, or the number of models that had a
+    record would tell its side.
+    """
+    apart = trained_on != trained_on[k]
+    opposite = np.flatnonzero(apart.all(axis=1))
+    if len(opposite):
+        models = np.arange(len(trained_on))
+        return np.flatnonzero((models != k) & (models != opposite[0]))[:, None]
+    left_out = np.where(apart, 1 + rng.random(apart.shape, np.float32), 0)
+    left_out[k] = 3
+    return np.argsort(left_out, axis=0, kind="stable")[:-2]
 
 
 def _figures(name: str, scores: Sequence[NDArray[np.float64]], members: Sequence[NDArray[np.bool_]]) -> list[Any]:
