@@ -153,7 +153,7 @@ def positive(setting: Setting) -> Outcome:
     return Outcome("positive", "DV209", OK, number(share), f"every attack found {text}")
 
 
-def _at_the_top(before: NDArray[np.float64], after: NDArray[np.float64], rows: NDArray[np.int64]) -> bool:
+def _at_the_top(before: NDArray[Any], after: NDArray[Any], rows: NDArray[np.int64]) -> bool:
     """Whether an attack raised the planted rows to the highest score it has: a rank cannot tell them from its best."""
     best = np.nanmax(after)
     return bool((after[rows] == best).all() and (before[rows] < best).any())
@@ -214,6 +214,7 @@ def _remembered(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Gene
         if not len(known):
             continue
         top, low = float(known.max()), float(known.min())
+        few = np.where(np.isfinite(few), few, low)
         spread = max(top - low, 1.0)
         height = of_models = top + spread * (0.1 + rng.random((len(rows), target.shape[1])))
         if top <= 0 and (name == "loss" or name.startswith("log_prob")):
