@@ -2,6 +2,7 @@
 
     python benchmarks/references.py                          # tables in Markdown; an hour on two cores
     python benchmarks/references.py --only digits/forest     # one of them; --targets 2 --most 4: small
+    python benchmarks/references.py --only cost              # seconds a model, one by one and side by side
     python benchmarks/references.py --only scoring           # attacks on 50,000 rows x 128 references
 
 Half of the records train each model. 33 complementary pairs are trained; a target is the first of one of the first
@@ -32,8 +33,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from divulge import Evidence, References, design, fit_references, references_from_cv
 from divulge.attacks import AttackR, Difficulty, Lira, Ratio, Rmia
 from divulge.attacks.reference import RATIO_BASE
+from divulge.blocks import cores
 from divulge.errors import Unavailable
 from divulge.fits import Sklearn, Torch
+from divulge.references.executors import pinned
 from zoo import DATA
 
 PAIRS, TARGETS = 33, 8
@@ -216,6 +219,22 @@ def scoring(rows: int, models: int, repeats: int) -> None:
         print(f"{attack!s:20} {np.median(ratios):.2f} {spread} passes, limit {LIMIT:g}; {np.median(times):.3f} s")
 
 
+def cost(models: int) -> None:
+    """Seconds of one of so many models: in a loop on one thread, and side by side on as many threads as cores."""
+    print("\n| models | one by one | side by side |\n|---|--:|--:|")
+    for name, (make, fit) in MODELS.items():
+        data = make()
+        rows = [np.flatnonzero(row) for row in design(len(data[1]), models)]
+        with pinned(0):
+            alone = seconds_of(lambda fit=fit, data=data, rows=rows: [fit(data, rows[k], k) for k in range(2)]) / 2
+        together = "–"
+        if isinstance(fit, Torch):
+            with pinned(0, threads=cores()):
+                many = seconds_of(lambda fit=fit, data=data, rows=rows: fit.many(data, rows, range(models))) / models
+            together = f"{many:.2f} s"
+        print(f"| {name} | {alone:.2f} s | {together} |", flush=True)
+
+
 def seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -224,7 +243,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=(*MODELS, "scoring"), nargs="+", default=[*MODELS, "scoring"])
+    parser.add_argument("--only", choices=(*MODELS, "cost", "scoring"), nargs="+", default=[*MODELS, "cost", "scoring"])
     parser.add_argument("--targets", type=int, default=TARGETS, help=f"at most {PAIRS}")
     parser.add_argument("--most", type=int, default=max(COUNTS), help="references")
     parser.add_argument("--store", type=Path, help="a folder that keeps what is trained; default: a temporary one")
@@ -239,6 +258,8 @@ def main() -> None:
                 options.most,
                 Path(options.store or folder) / name.replace("/", "-").replace(" ", "-"),
             )
+    if "cost" in options.only:
+        cost(min(options.most, 32))
     if "scoring" in options.only:
         scoring(max(int(SCORED[0] * options.scale), 100), SCORED[1], options.repeats)
 

@@ -444,8 +444,9 @@ CODES: dict[str, Code] = {
     "DV214": Code(
         "the reference models do not behave like the target",
         "Their accuracy or signals on their own members and non-members differ from the target's: another recipe, "
-        "size or number of epochs.",
-        "Train the references as the target was trained.",
+        "size or number of epochs; or their rows are in another order; or one of them is the target itself.",
+        "Train the references as the target was trained, on the evidence's records in the evidence's order, and leave "
+        "the target out.",
     ),
     "DV215": Code(
         "the model was in training mode, or its outputs depend on the batch",
@@ -563,9 +564,10 @@ CODES: dict[str, Code] = {
         "fit(data, rows, seed) that returns predict(data, rows, query).",
     ),
     "DV412": Code(
-        "canaries that cannot be made",
-        "More canaries than records, a single class, or inputs of a kind that this sort of canary cannot be made of.",
-        "Ask for fewer, or for mislabelled ones alone, which work for any inputs.",
+        "canaries that cannot be made or used",
+        "More canaries than records, a single class, inputs of a kind that this sort of canary cannot be made of, or "
+        "other records than those that they were made from.",
+        "Ask for fewer, or for mislabelled ones alone, which work for any inputs; use them with their own records.",
     ),
     "DV413": Code(
         "the references' design favours a side",
