@@ -1,23 +1,29 @@
-"""From Rocs to rows of the report: estimates of everyone and of slices, their bounds, curves, Holm's p."""
+"""From Rocs to the tables of a report: estimates of everyone and of slices, their bounds, curves, Holm's p.
+
+`of_all`, then `of_partitions`, then `tables`: of records in memory and of a stream alike.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divulge import intervals, metrics, selection
-from divulge.exposure import distribution, distribution_rows
+from divulge.attacks import NamedAttack
+from divulge.blocks import in_parallel
+from divulge.controls import CONTROL_ERROR, Outcome
+from divulge.exposure import bands, distribution, distribution_rows
+from divulge.findings import leaks_by_score, leaks_of_all
 from divulge.metrics import FPRS, NAN, Curve, Estimate, NamedMetric
-from divulge.report import LADDER, Row
+from divulge.report import LADDER, Row, table_of
 from divulge.roc import CrossFit, Roc
 from divulge.slices import EVERYONE, Merged
 
-if TYPE_CHECKING:
-    from divulge.evidence import Evidence
+Did = Callable[[], None]
 
 
 class Results:
@@ -112,14 +118,19 @@ def best_of_everyone(rocs: Mapping[str, Roc], error: float) -> tuple[list[Row], 
     return rows, bounds
 
 
-def accuracy(evidence: Evidence, error: float) -> list[Row]:
-    """How often the model itself is right on each side."""
-    if "correct" not in evidence.signals:
-        return []
-    right = evidence.signals["correct"] >= 1
+def right_of(correct: NDArray[np.floating[Any]] | None, member: NDArray[np.bool_]) -> tuple[int, int] | None:
+    """Members and non-members that the model gives their label, by the signal "correct"; None where there is none."""
+    if correct is None:
+        return None
+    right = correct >= 1
+    members = int((right & member).sum())
+    return members, int(right.sum()) - members
+
+
+def accuracy(right: tuple[int, int] | None, sizes: tuple[int, int], error: float) -> list[Row]:
+    """How often the model itself is right on each side; of none known, no rows."""
     rows = []
-    for metric, side in (("member_accuracy", evidence.member), ("nonmember_accuracy", ~evidence.member)):
-        k, n = int(right[side].sum()), int(side.sum())
+    for metric, k, n in zip(("member_accuracy", "nonmember_accuracy"), right or (), sizes, strict=False):
         low, high = intervals.wilson(k, n, error)
         sizes = (n, 0) if metric == "member_accuracy" else (0, n)
         rows.append(result_row("(model)", EVERYONE, metric, Estimate(k / n, float(low), float(high)), sizes))
@@ -183,14 +194,13 @@ def combined(
     return rows, best, bounds, intervals.advantage_p(counts)
 
 
-def slice_row(partition: str, label: str, member: NDArray[np.bool_]) -> Row:
-    """A row of the slices for a slice of all given (n,) rows; it is not tested among the slices: p is NaN."""
-    members = int(member.sum())
+def slice_row(partition: str, label: str, sizes: tuple[int, int]) -> Row:
+    """A row of the slices for one that is not tested among them: p is NaN. sizes: members, non-members."""
     return {
         "partition": partition,
         "slice": label,
-        "members": members,
-        "nonmembers": len(member) - members,
+        "members": sizes[0],
+        "nonmembers": sizes[1],
         "merged": [],
         "p": NAN,
     }
@@ -220,3 +230,147 @@ def holm(rows: list[Row]) -> None:
     for at, row in enumerate(tested):
         largest = max(largest, min(1.0, row["p"] * (len(tested) - at)))
         row["p"] = largest
+
+
+# ------------------------------------------------------------------------------------------------- in this order
+
+
+class OfAll(NamedTuple):
+    """What is measured of all records together.
+
+    results: rows so far, for `of_partitions` to add to. aucs: each attack's, at the controls' error. tests: how many
+    share the error budget of leak findings.
+    """
+
+    results: Results
+    curve: list[Row]
+    distribution: list[Row]
+    bands: list[Row]
+    leaks: list[Row]
+    aucs: dict[str, Estimate]
+    tests: int
+
+
+def of_all(
+    attacks: Sequence[NamedAttack],
+    roc_of: Callable[[NamedAttack], Roc],
+    partitions: Sequence[Merged],
+    wanted: Sequence[NamedMetric],
+    right: tuple[int, int] | None,
+    error: float,
+    did: Did,
+) -> OfAll:
+    """Measure everyone; the Rocs, an audit's largest arrays, are let go.
+
+    Args:
+        attacks: those that ran.
+        roc_of: an attack's Roc of all records; called once for each, on any thread.
+        partitions: what `of_partitions` will measure.
+        wanted: metrics of everyone.
+        right: see `right_of`.
+        error: of the report.
+        did: called after each attack.
+    """
+
+    def measured(attack: NamedAttack) -> tuple[Roc, OfEveryone]:
+        roc = roc_of(attack)
+        return roc, of_everyone(attack.name, roc, wanted, error)
+
+    found = in_parallel(measured, attacks, did)
+    rocs = {attack.name: roc for attack, (roc, _) in zip(attacks, found, strict=True)}
+    first = next(iter(rocs.values()))
+    carried = [fpr for fpr in FPRS if metrics.too_few(first, fpr) is None]
+    tests = sum(int(merged.measured.sum()) for merged in partitions) + len(carried) + 1
+    results = Results()
+    for _, own in found:
+        results.add(own.results, own.bounds)
+    results.add(*best_of_everyone(rocs, error))
+    results.add(accuracy(right, (first.n_members, first.n_nonmembers), error), [])
+    return OfAll(
+        results,
+        [row for _, own in found for row in own.curve],
+        [row for _, own in found for row in own.distribution],
+        bands(rocs, error),
+        leaks_of_all(rocs, carried, error, tests),
+        {name: metrics.auc(roc, 2 * CONTROL_ERROR) for name, roc in rocs.items()},
+        tests,
+    )
+
+
+def of_partitions(
+    found: OfAll,
+    attacks: Sequence[NamedAttack],
+    slice_rocs: Callable[[NamedAttack, Merged], Iterable[Roc]],
+    partitions: Sequence[Merged],
+    wanted: Sequence[NamedMetric],
+    sizes: tuple[int, int],
+    error: float,
+    did: Did,
+) -> list[Row]:
+    """Measure all slices: their results are added to `found`; gives the rows of the slices.
+
+    Args:
+        found: of `of_all`.
+        attacks: those that ran.
+        slice_rocs: an attack's Roc of each slice of a partition, in the slices' order.
+        partitions: with small slices merged.
+        wanted: metrics of slices.
+        sizes: all members, all non-members.
+        error: of the report.
+        did: called after each attack and partition.
+    """
+
+    def measured(task: tuple[Merged, NamedAttack]) -> list[SliceFigures]:
+        merged, attack = task
+        return of_slices(merged, slice_rocs(attack, merged), wanted, error)
+
+    names = [attack.name for attack in attacks]
+    by_task = in_parallel(measured, [(merged, attack) for merged in partitions for attack in attacks], did)
+    rows = [slice_row(EVERYONE, EVERYONE, sizes)]
+    for at, merged in enumerate(partitions):
+        of_partition = by_task[at * len(attacks) : (at + 1) * len(attacks)]
+        results, best, bounds, p = combined(merged, of_partition, names, error, found.tests)
+        found.results.add(best, bounds)
+        found.results.add(results, [])
+        rows += slice_rows(merged, p)
+    holm(rows)
+    return rows
+
+
+def tables(found: OfAll, slices: list[Row], statuses: list[Row], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The tables of a report, by name: `Report(meta, tables)`.
+
+    Args:
+        found: of `of_all`, after `of_partitions`.
+        slices: of `of_partitions`.
+        statuses: how each attack ran.
+        outcomes: of the controls.
+    """
+    blind = [row for outcome in outcomes for row in curve_rows(f"(blind: {outcome.control})", outcome.curve)]
+    rows = {
+        "results": found.results.rows,
+        "bounds": found.results.bounds,
+        "slices": slices,
+        "attacks": statuses,
+        "curve": found.curve + blind,
+        "distribution": found.distribution,
+        "bands": found.bands,
+        "controls": [control_row(outcome) for outcome in outcomes],
+        "findings": leaks_by_score(found.results.rows) + found.leaks,
+        "gates": [],
+    }
+    return {name: table_of(name, of_table) for name, of_table in rows.items()}
+
+
+def control_row(outcome: Outcome) -> Row:
+    """A control's outcome as a row of the report."""
+    return {
+        "control": outcome.control,
+        "code": outcome.code,
+        "status": outcome.status,
+        "value": outcome.measured.value,
+        "low": outcome.measured.low,
+        "high": outcome.measured.high,
+        "text": outcome.text,
+        "reason": outcome.reason,
+    }

@@ -7,7 +7,7 @@ import datetime
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,11 +20,8 @@ from divulge import measuring
 from divulge import metrics as metric_family
 from divulge import slices as slice_family
 from divulge.attacks import Attack, NamedAttack
-from divulge.blocks import in_parallel
-from divulge.controls import CONTROL_ERROR, Outcome, Setting, Shared
+from divulge.controls import Setting, Shared
 from divulge.errors import InputError, Unavailable
-from divulge.exposure import bands
-from divulge.findings import leaks_by_score, leaks_of_all
 from divulge.folds import (
     array_hashes,
     content_hashes,
@@ -34,12 +31,12 @@ from divulge.folds import (
     identified,
     with_copies_grouped,
 )
-from divulge.metrics import FPRS, Estimate, Metric
+from divulge.metrics import Estimate, Metric
 from divulge.records import Records, declared, table_of_records
-from divulge.report import LADDER, Report, Row, table_of
+from divulge.report import LADDER, Report, Row
 from divulge.roc import Ranked, Roc, exact_slices, rank, tags
 from divulge.signals import compute, why_unavailable
-from divulge.slices import EVERYONE, MIN_N, Merged, Slicer
+from divulge.slices import MIN_N, Merged, Slicer
 from divulge.version import VERSION
 
 if TYPE_CHECKING:
@@ -127,73 +124,35 @@ def audit(
     given = sorted(known.signals)
     ready = _prepare(known, chosen, cut, seed=seed, min_n=min_n, error=error, steps=steps)
     member, tag, scored, partitions = ready.evidence.member, ready.tag, ready.scored, ready.partitions
-    effective = effective_shares(ready.evidence.member, ready.evidence.groups)
+    effective = effective_shares(member, ready.evidence.groups)
+    ranks, ran = {attack.name: ranked for attack, ranked in scored}, [attack for attack, _ in scored]
 
-    def of_everyone(item: tuple[NamedAttack, Ranked]) -> tuple[Roc, measuring.OfEveryone]:
-        attack, ranked = item
-        roc = next(exact_slices(ranked, tag, np.zeros(1, np.int32), 1, fitted=attack.fitted, effective=effective))
-        return roc, measuring.of_everyone(attack.name, roc, everyones, error)
+    def roc_of(attack: NamedAttack) -> Roc:
+        codes = np.zeros(1, np.int32)
+        return next(exact_slices(ranks[attack.name], tag, codes, 1, fitted=attack.fitted, effective=effective))
+
+    def slice_rocs(attack: NamedAttack, merged: Merged) -> Iterator[Roc]:
+        part, ranked = merged.partition, ranks[attack.name]
+        how_many = len(part.labels)
+        return exact_slices(ranked, tag, part.codes, how_many, part.rows, fitted=attack.fitted, effective=effective)
 
     steps.at("measuring")
-    measured = in_parallel(of_everyone, scored, lambda: steps.did(1))
-    rocs = {attack.name: roc for (attack, _), (roc, _) in zip(scored, measured, strict=True)}
-    first = next(iter(rocs.values()))
-    carried = [fpr for fpr in FPRS if metric_family.too_few(first, fpr) is None]
-    tests = sum(int(merged.measured.sum()) for merged in partitions) + len(carried) + 1
-    table, names = measuring.Results(), [attack.name for attack, _ in scored]
-    for _, own in measured:
-        table.add(own.results, own.bounds)
-    table.add(*measuring.best_of_everyone(rocs, error))
-    table.add(measuring.accuracy(ready.evidence, error), [])
-    curve = [row for _, own in measured for row in own.curve]
-    spread = [row for _, own in measured for row in own.distribution]
-    exposed = bands(rocs, error)
-    leaks = leaks_of_all(rocs, carried, error, tests)
-    aucs = {name: metric_family.auc(roc, 2 * CONTROL_ERROR) for name, roc in rocs.items()}
-    del measured, rocs, first  # the largest arrays of an audit, and nothing after this needs them
-
+    right = measuring.right_of(ready.evidence.signals.get("correct"), member)
+    found = measuring.of_all(ran, roc_of, partitions, everyones, right, error, lambda: steps.did(1))
     one_by_one = _records(evidence, ready, shared, seed=seed, error=error, steps=steps) if records else None
     steps.at("controls")
-    setting = _setting(ready, aucs, shared, given, seed, steps) if trials else None
+    setting = _setting(ready, found.aucs, shared, given, seed, steps) if trials else None
     outcomes = control_family.run(trials, setting)
     statuses = ready.statuses
-    del setting, ready, known  # what is left needs only the ranked scores
-    curve += [row for outcome in outcomes for row in measuring.curve_rows(f"(blind: {outcome.control})", outcome.curve)]
-
-    def of_slice(item: tuple[Merged, tuple[NamedAttack, Ranked]]) -> list[measuring.SliceFigures]:
-        merged, (attack, ranked) = item
-        part = merged.partition
-        rocs = exact_slices(
-            ranked, tag, part.codes, len(part.labels), part.rows, fitted=attack.fitted, effective=effective
-        )
-        return measuring.of_slices(merged, rocs, of_slices, error)
-
-    tasks = [(merged, item) for merged in partitions for item in scored]
+    del setting, ready, known, scored  # what is left needs only the ranked scores
     steps.at("measuring slices")
-    by_task = in_parallel(of_slice, tasks, lambda: steps.did(1))
-    slice_rows: list[Row] = [measuring.slice_row(EVERYONE, EVERYONE, member)]
-    for at, merged in enumerate(partitions):
-        of_partition = by_task[at * len(scored) : (at + 1) * len(scored)]
-        rows, best, bounds, p = measuring.combined(merged, of_partition, names, error, tests)
-        table.add(best, bounds)
-        table.add(rows, [])
-        slice_rows += measuring.slice_rows(merged, p)
-    measuring.holm(slice_rows)
-
+    sizes = int(member.sum()), int((~member).sum())
+    slice_rows = measuring.of_partitions(
+        found, ran, slice_rocs, partitions, of_slices, sizes, error, lambda: steps.did(1)
+    )
+    tables = measuring.tables(found, slice_rows, statuses, outcomes)
     meta |= {} if name is None else {"name": str(name)}
-    meta |= {"tests": tests, "slices": [merged.partition.name for merged in partitions]}
-    tables = {
-        "results": table_of("results", table.rows),
-        "bounds": table_of("bounds", table.bounds),
-        "slices": table_of("slices", slice_rows),
-        "attacks": table_of("attacks", statuses),
-        "curve": table_of("curve", curve),
-        "distribution": table_of("distribution", spread),
-        "bands": table_of("bands", exposed),
-        "controls": table_of("controls", [_control_row(outcome) for outcome in outcomes]),
-        "findings": table_of("findings", leaks_by_score(table.rows) + leaks),
-        "gates": table_of("gates", []),
-    }
+    meta |= {"tests": found.tests, "slices": [merged.partition.name for merged in partitions]}
     if one_by_one is not None:
         tables["records"] = one_by_one.columns
         meta["records"] = one_by_one.about
@@ -483,16 +442,3 @@ def _records(
         scores = np.where(np.isinf(scores), np.nan, scores)  # what has no score was ranked lowest
     left_out = len(evidence) - len(rows)
     return table_of_records(ready.evidence, ids.tolist(), attack, scores, seed=seed, error=error, left_out=left_out)
-
-
-def _control_row(outcome: Outcome) -> Row:
-    return {
-        "control": outcome.control,
-        "code": outcome.code,
-        "status": outcome.status,
-        "value": outcome.measured.value,
-        "low": outcome.measured.low,
-        "high": outcome.measured.high,
-        "text": outcome.text,
-        "reason": outcome.reason,
-    }
