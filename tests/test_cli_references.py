@@ -121,6 +121,18 @@ def test_a_file_that_changed_meets_no_old_models(folder, capsys):
     assert len(set(stored()) - set(before)) == 4
 
 
+def test_a_file_that_an_imported_one_imports_counts_too(folder, capsys):
+    Path("deeper.py").write_text("FACTOR = 3\n")
+    Path("beside.py").write_text("import deeper\n" + BESIDE.replace("3 *", "deeper.FACTOR *"))
+    assert run() == 0
+    Path("deeper.py").write_text("FACTOR = 4.5\n")  # another length: Python knows its compiled files by that, too
+    capsys.readouterr()
+    assert run() == 0
+    assert "0 found in the store, 4 to train" in capsys.readouterr().err
+    assert run() == 0
+    assert "4 found in the store, 0 to train" in capsys.readouterr().err
+
+
 def test_what_the_file_defines_reaches_the_run(folder):
     Path("mine.py").write_text(
         MINE.replace("data = x, y", "def data():\n    return {'x': x}\n\nlabels = y")
@@ -145,6 +157,14 @@ def test_an_estimator_is_a_fit(folder):
     )
     with defined("mine.py") as given:
         assert repr(given.fit).startswith("Sklearn(GaussianNB(")
+
+
+def test_the_store_is_where_the_command_was_called(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    Path("mine.py").write_text(MINE + f"\nimport os\nos.chdir({str(elsewhere)!r})\n")
+    assert run() == 0
+    assert not (elsewhere / "refs").exists()
+    assert len(list((folder / "refs").glob("*.npy"))) == 4
 
 
 @pytest.mark.slow
@@ -264,6 +284,30 @@ def test_an_error_in_the_file_is_said_with_its_line(folder, capsys, text, says):
     assert captured.out == "" and "Traceback" not in captured.err
     assert re.search(says, captured.err)
     assert f"{code} " in captured.err and f"divulge explain {code}" in captured.err
+
+
+RAISING = """
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+data = np.full((40, 2), np.nan), np.arange(40) % 2
+fit = LogisticRegression()
+"""
+
+
+@pytest.mark.parametrize("command", [["plan"], ["run", "--store", "refs"]])
+def test_an_estimator_that_raises_in_a_trial_is_no_failure_of_divulge(folder, capsys, command):
+    Path("bad.py").write_text(RAISING)
+    assert main(["references", *command, "bad.py", "--models", "2"]) == 2
+    assert "DV402 a trial of the training failed: ValueError: Input X contains NaN" in capsys.readouterr().err
+
+
+def test_an_error_in_another_process_has_its_line_and_verbose_its_traceback(folder, capsys):
+    Path("bad.py").write_text("data = [[1]] * 4, [0, 1] * 2\ndef fit(data, rows, seed):\n    return nothing\n")
+    for executor in ("loop", "processes"):
+        assert run("--workers", "1", "-v", executor=executor, file="bad.py") == 2
+        said = capsys.readouterr().err
+        assert "(bad.py, line 3)" in said
+        assert "Traceback (most recent call last)" in said and "in fit" in said
 
 
 def test_names_for_the_files_own_use_are_let_be(folder):

@@ -102,6 +102,44 @@ def test_a_class_that_the_rows_lack_has_probability_0(name):
     np.testing.assert_allclose(p[short][:, [0, 2, 3]], probabilities(among, without[1]), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["forest", "network", "margins", "pipeline", "xgboost", "lightgbm"])
+@pytest.mark.parametrize("texts", [False, True])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_columns_are_those_of_the_fits_labels_whoever_asks(require, name, texts):
+    """Asked about fewer records, in another order, of fewer classes, or without labels."""
+    x, y = data()
+    labels = np.array([f"class {one}" for one in y]) if texts else y
+    if name in ESTIMATORS:
+        fit = Sklearn(ESTIMATORS[name][0])
+    else:
+        require(name)
+        fit = {"xgboost": XGBoost({}, rounds=4), "lightgbm": LightGBM({}, rounds=4)}[name]
+    rows = np.flatnonzero(y != 1)[::2]
+    predict = fit((x, labels), rows, 0)
+    expected = predict((x, labels), EVERYONE, 0)
+    few = np.flatnonzero(y == 3)[::-1]
+    for given in (labels[few], None):
+        np.testing.assert_array_equal(predict((x[few], given), np.arange(len(few)), 0), expected[few])
+
+
+def test_rows_of_one_class_are_sure_of_it():
+    x, y = data()
+    rows = np.flatnonzero(y == 2)
+    outputs = Sklearn(RandomForestClassifier(2))((x, y), rows, 0)((x, y), EVERYONE, 0)
+    np.testing.assert_array_equal(outputs, np.eye(CLASSES)[np.full(N, 2)])
+
+
+@pytest.mark.parametrize("name", ["sklearn", "xgboost", "lightgbm"])
+def test_weights_beside_the_labels_are_refused(require, name):
+    if name != "sklearn":
+        require(name)
+    fit = {"sklearn": Sklearn(GaussianNB()), "xgboost": XGBoost({}), "lightgbm": LightGBM({})}[name]
+    x, y = data()
+    for wrong in ((x, y, np.ones(N)), {"x": x, "y": y}):
+        with pytest.raises(InputError, match=r"DV003 .*\(x, y\).*weights.*def fit"):
+            fit(wrong, HALF, 0)
+
+
 def test_texts_tables_and_regressions():
     x, _ = data(2)
     frame, labels = pd.DataFrame(x, columns=list("abcde")), pd.Series(np.where(x[:, 0] > 0, "yes", "no"))

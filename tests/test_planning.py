@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import sys
 
 import numpy as np
 import pytest
 
-from divulge.errors import InputError
+from divulge.errors import DivulgeError, InputError
 from divulge.fits import Sklearn, Torch, Views
 from divulge.references import design, fit_references
 from divulge.references.planning import START, Trial, choose, lasting, measure, timed
@@ -112,6 +113,18 @@ def test_what_is_tried():
         timed(Broken(), data, trained_on, seed=0, workers=1)
     with pytest.raises(InputError, match="DV401"):
         measure(plain, data, np.ones(60, bool))
+
+
+def test_a_trial_that_raises_is_the_users_error():
+    def raising(data, rows, seed):
+        raise KeyError("a column")
+
+    def stopping(data, rows, seed):
+        return lambda data, rows, query: sys.exit("no more")
+
+    for fit, words in ((raising, "KeyError: 'a column'"), (stopping, "SystemExit: no more")):
+        with pytest.raises(DivulgeError, match=f"DV402 a trial of the training failed: {words}"):
+            measure(fit, records(), design(60, 8), workers=1)
 
 
 def test_what_is_trained_is_what_references_train():

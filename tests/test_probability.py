@@ -363,7 +363,7 @@ def test_too_few_scores_are_refused_where_the_attack_was_named() -> None:
     with pytest.raises(Unavailable, match=r"the attack mine cannot run: .* 2 members and 50 non-members"):
         told(Evidence(evidence.member, signals={"mine": few}))
     with pytest.raises(InputError, match="DV052"):
-        told(evidence, "lira")
+        told(evidence, "lyra")
     with pytest.raises(Unavailable, match="the attack class_wise"):
         told(evidence, "class_wise(mine)")
 

@@ -169,6 +169,20 @@ def test_two_runs_on_one_store_at_the_same_time_do_no_harm(tmp_path):
     assert len(list(tmp_path.iterdir())) == 6
 
 
+def test_a_run_that_ends_is_the_latest_though_another_one_began_in_it(tmp_path):
+    other = trained(tmp_path / "other", seed=1)[0]
+
+    def interfering(done, total, what):
+        if done == 2:
+            trained(tmp_path / "store", seed=1)
+
+    expected = trained(tmp_path / "store", progress=interfering)[0]
+    same(load_references(tmp_path / "store"), expected)
+    assert len(models(tmp_path / "store")) == 8
+    trained(tmp_path / "store", seed=1)
+    same(load_references(tmp_path / "store"), other)
+
+
 # ---------------------------------------------------------------------------------------------- stopped, and full
 
 SCRIPT = """
@@ -334,6 +348,31 @@ def test_a_damaged_or_foreign_file_is_refused_by_name_and_only_its_model_trained
     same(first, again)
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path != bad} == others
     assert status(tmp_path)[:3] == (4, 4, ())
+
+
+def test_any_byte_that_flips_is_noticed(tmp_path):
+    """numpy fails over its header in ways of its own, tokenize's error among them."""
+    trained(tmp_path)
+    path = models(tmp_path)[0]
+    whole = path.read_bytes()
+    for at in (*range(160), *range(160, len(whole) - 1, 97), *range(len(whole) - 60, len(whole) - 1)):
+        for bit in (1, 4, 32):
+            flipped = bytearray(whole)
+            flipped[at] ^= bit
+            path.write_bytes(flipped)
+            assert status(tmp_path)[:3] == (4, 3, (path.name,)), (at, bit)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("signals", ["loss", "margin"]), ("queries", 2), ("tag", "x"), ("seed", 1)]
+)
+def test_an_index_that_was_edited_is_refused(name, value, tmp_path):
+    trained(tmp_path)
+    path = tmp_path / "references.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    for read in (load_references, status, trained):
+        with pytest.raises(InputError, match="DV406"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info
 from divulge import DivulgeError, InputError
 from divulge.evidence import Evidence
 from divulge.references import design, fit_references
-from divulge.references.executors import Failure, Job, gather, job_seed, pinned
+from divulge.references.executors import Failure, Job, _stops_held, gather, in_processes, job_seed, pinned
 from divulge.references.outputs import SIGNALS
 from divulge.references.training import ASKED
 from divulge.signals import signal as signal_of
@@ -339,9 +339,10 @@ def test_an_estimator_is_a_fit():
     expected = GaussianNB().fit(X[rows], Y[rows]).predict_joint_log_proba(X)
     expected = np.where(Y == 1, 1, -1) * (expected[:, 1] - expected[:, 0])
     np.testing.assert_allclose(found[1, :, 0], expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(InputError) as caught:
-        trained("GaussianNB")
-    assert caught.value.code == "DV411"
+    for wrong in ("GaussianNB", GaussianNB):
+        with pytest.raises(InputError) as caught:
+            trained(wrong)
+        assert caught.value.code == "DV411"
 
 
 # --------------------------------------------------------------------------------------- pinned, seeded, put back
@@ -549,6 +550,47 @@ def test_workers_that_are_always_killed_are_given_up_and_the_others_models_are_k
     assert "models 1 without" in str(caught.value)
     assert len(list((tmp_path / "store").glob("[!.]*.npy"))) == 3
     assert len((tmp_path / "deaths").read_text()) == 5  # once with the others, then once and three times again
+
+
+def waiting(job):
+    """So long that a stop finds jobs that run, jobs that wait in the pipe, and jobs behind it."""
+    return sum(range(2_000_000))
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_stop_of_processes_is_silent_and_leaves_none(times, monkeypatch, capfd):
+    """loky's thread said KeyError over jobs that it had dropped itself, in most stops."""
+    import multiprocessing
+
+    said = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    jobs = [Job(i, i, b"") for i in range(40)]
+    for _ in range(times):
+        taken = []
+
+        def take(job, result, taken=taken):
+            taken.append(job.number)
+            if len(taken) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            in_processes(waiting, jobs, 2, take)
+        assert 2 <= len(taken) < 40
+    assert not said
+    assert not [process for process in multiprocessing.active_children() if "Loky" in process.name]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="a mask of signals is POSIX's")
+def test_a_stop_waits_until_workers_are_started_and_is_not_heard_by_them():
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    after = []
+    with pytest.raises(KeyboardInterrupt), _stops_held():
+        signal.raise_signal(signal.SIGINT)
+        after.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
+    assert after == ["True"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_broken_pool_of_the_callers_is_an_error_of_its_own(tmp_path):

@@ -87,13 +87,14 @@ def _plan(file: str, models: int, workers: int | None, seed: int) -> int:
 def _run(file: str, store: str, models: int, executor: str, workers: int | None, seed: int) -> int:
     """Train the reference models of FILE.py that DIR does not hold yet; stop it when you like, and call it again.
 
-    Exit status: 0 all are there, 2 error, 130 Ctrl-C; finished models are kept in any case.
+    Exit status: 0 all are there, 2 error, 130 Ctrl-C, 143 ended from outside; finished models are kept in any case.
     """
     from divulge.references import fit_references
     from divulge.references.definition import blamed, defined
 
     _check_executor(executor)
     _check_store(Path(store))
+    place = Path(store).absolute()  # FILE.py may change the working directory
     finished = 0
     with terminal.progress() as tell, defined(file) as given:
         found: int | None = None
@@ -119,7 +120,7 @@ def _run(file: str, store: str, models: int, executor: str, workers: int | None,
                     target=given.target,
                     executor=executor,
                     workers=workers,
-                    store=store,
+                    store=place,
                     progress=progress,
                     ids=given.ids,
                     member=given.member,

@@ -16,7 +16,7 @@ from divulge.adapters.records import take
 from divulge.doors.arrays import distinct, to_array
 from divulge.errors import InputError
 from divulge.fits.naming import shown
-from divulge.fits.outputs import Predict, normalised, of_all_classes, one_query
+from divulge.fits.outputs import Predict, of_all_classes, one_query, pair
 from divulge.fits.seeding import seeded
 
 #: Other names of the seed and of the number of threads, which are set here.
@@ -56,16 +56,17 @@ class XGBoost:
     def __call__(self, data: Any, rows: NDArray[np.int64], seed: int) -> Predict:
         """A model trained on these rows of (x, y): `predict(data, rows, query)` -> (k, c) or (k,)."""
         xgboost = needed("xgboost", "boosting")
-        y, classes = _coded(data[1])
+        x, labels = pair(data)
+        y, classes = _coded(labels)
         objective = {0: "reg:squarederror", 2: "binary:logistic"}.get(classes, "multi:softprob")
         parameters = {"objective": objective, **_without(self.parameters, XGBOOST_SET)}
         if str(parameters["objective"]).startswith("multi:"):
             parameters["num_class"] = classes
         with seeded(seed):
-            matrix = xgboost.DMatrix(take(data[0], rows), label=y[rows], enable_categorical=True)
+            matrix = xgboost.DMatrix(take(x, rows), label=y[rows], enable_categorical=True)
             booster = xgboost.train({**parameters, "seed": seed, "nthread": 1}, matrix, self.rounds)
         booster.set_param({"nthread": 1})
-        return _predict(xgboost_adapter, booster, take(data[0], rows[:SAMPLE]))
+        return _predict(xgboost_adapter, booster, take(x, rows[:SAMPLE]), classes)
 
     def brief(self) -> tuple[XGBoost, float]:
         """A training of a tenth of the rounds, and how many times as long all of them take."""
@@ -98,16 +99,17 @@ class LightGBM:
     def __call__(self, data: Any, rows: NDArray[np.int64], seed: int) -> Predict:
         """A model trained on these rows of (x, y): `predict(data, rows, query)` -> (k, c) or (k,)."""
         lightgbm = needed("lightgbm", "boosting")
-        y, classes = _coded(data[1])
+        x, labels = pair(data)
+        y, classes = _coded(labels)
         objective = {0: "regression", 2: "binary"}.get(classes, "multiclass")
         parameters = {"objective": objective, "verbosity": -1, **_without(self.parameters, LIGHTGBM_SET)}
         if str(parameters["objective"]).startswith(("multiclass", "softmax", "ova", "ovr")):
             parameters["num_class"] = classes
         fixed = {"seed": seed, "num_threads": 1, "deterministic": True, "force_row_wise": True}
         with seeded(seed):
-            table = lightgbm.Dataset(take(data[0], rows), label=y[rows], params={"verbosity": -1})
+            table = lightgbm.Dataset(take(x, rows), label=y[rows], params={"verbosity": -1})
             booster = lightgbm.train({**parameters, **fixed}, table, self.rounds)
-        return _predict(lightgbm_adapter, booster, take(data[0], rows[:SAMPLE]))
+        return _predict(lightgbm_adapter, booster, take(x, rows[:SAMPLE]), classes)
 
     def brief(self) -> tuple[LightGBM, float]:
         """A training of a tenth of the rounds, and how many times as long all of them take."""
@@ -133,16 +135,13 @@ def _coded(labels: Any) -> tuple[NDArray[Any], int]:
     return codes, max(len(values), 2)
 
 
-def _predict(adapter: Adapter, booster: Any, sample: Any) -> Predict:
+def _predict(adapter: Adapter, booster: Any, sample: Any, classes: int) -> Predict:
     def predict(data: Any, rows: NDArray[np.int64], query: int) -> NDArray[Any]:
         one_query(query)
-        classes = _coded(data[1])[1]
         with adapter.predictor(booster, sample) as ready:
             outputs = np.asarray(ready.predict(take(data[0], rows)))
-            if ready.kind == "predictions" or not classes:
+            if ready.kind == "predictions" or not classes or (outputs.ndim == 1 and classes != 2):
                 return outputs
-            if outputs.ndim == 1 and classes != 2:
-                return normalised(outputs, ready.apart(), data[1])
             return of_all_classes(ready, outputs, np.arange(classes), classes)
 
     return predict

@@ -11,8 +11,8 @@ def shown(fit: Any) -> str:
     """The text of a dataclass with its functions by name; a partial one with what it fixes.
 
     >>> from divulge.fits import Torch
-    >>> shown(Torch(dict, epochs=3, optimizer=functools.partial(print, end="")))
-    "Torch(dict, epochs=3, batch_size=64, optimizer=print(end=''), loss=None, device=None, batches='own', \
+    >>> shown(Torch(dict, epochs=3, optimizer=functools.partial(sorted, reverse=True)))
+    "Torch(dict, epochs=3, batch_size=64, optimizer=sorted(reverse=True), loss=None, device=None, batches='own', \
 order_seed=0, schedule=None, at_once=16)"
     """
     parts = [f"{field.name}={value(getattr(fit, field.name))}" for field in fields(fit)]

@@ -34,6 +34,25 @@ def one_query(query: int) -> None:
         )
 
 
+def pair(data: Any) -> tuple[Any, Any]:
+    """Inputs and labels of data; weights beside them are refused, since no fit here would heed them.
+
+    Raises:
+        InputError: DV003, data that are not (x, y).
+
+    >>> pair(([[0.0]], [1]))
+    ([[0.0]], [1])
+    """
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return data[0], data[1]
+    found = f"{len(data)} parts" if isinstance(data, tuple | list) else f"a {type(data).__name__}"
+    raise InputError(
+        "DV003",
+        f"expected data to be (x, y), got {found}. Sample weights and other parts are not passed on: for them write "
+        "def fit(data, rows, seed): that trains on these rows and returns predict(data, rows, query)",
+    )
+
+
 def codes_of(labels: Any) -> NDArray[Any]:
     """Labels as the networks are trained on them.
 
@@ -83,6 +102,8 @@ def of_all_classes(ready: Predictor, outputs: Any, present: NDArray[np.int64], c
     values = values if values.dtype.kind == "f" else values.astype(np.float64)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
+    if values.ndim == 1 and len(present) == 1:
+        values = values[:, None]
     if values.ndim == 1 and len(present) == 2:
         values = np.stack([1 - values, values] if ready.kind == "probs" else [-values / 2, values / 2], axis=1)
     if values.ndim != 2 or values.shape[1] != len(present):

@@ -15,7 +15,7 @@ from divulge.adapters.predictor import Adapter
 from divulge.adapters.records import origins, take
 from divulge.doors.arrays import distinct, to_array
 from divulge.fits.naming import shown
-from divulge.fits.outputs import Predict, normalised, of_all_classes, one_query
+from divulge.fits.outputs import Predict, normalised, of_all_classes, one_query, pair
 from divulge.fits.seeding import seeded
 
 SAMPLE = 64
@@ -29,8 +29,8 @@ class Sklearn:
     Attributes:
         estimator: anything with fit and get_params; it is not touched. Every n_jobs in it is 1 while it trains.
 
-    `predict` gives a column for each class of the whole y, logits where the estimator has them: a class that the rows
-    lacked has the probability 0. A regressor gives its predictions.
+    `predict` gives a column for each class of the whole y of the fit, logits where the estimator has them: a class that
+    the rows lacked has the probability 0. A regressor gives its predictions.
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> x, y = np.arange(6.0)[:, None], np.array(["no", "no", "maybe", "maybe", "yes", "yes"])
@@ -46,24 +46,28 @@ class Sklearn:
 
     def __call__(self, data: Any, rows: NDArray[np.int64], seed: int) -> Predict:
         """A model trained on these rows of (x, y): `predict(data, rows, query)` -> (k, c) or (k,)."""
-        inputs, labels = take(data[0], rows), take(data[1], rows)
+        x, whole = pair(data)
+        inputs, labels = take(x, rows), take(whole, rows)
         with seeded(seed):
             model = prepared(self.estimator, seed)
             if any(("xgboost", "XGBClassifier") in origins(one) for one in _within(model)):
                 labels = distinct(to_array(labels, "labels", set()))[1]  # it takes no others than 0..c-1
             model.fit(inputs, labels)
         adapter, sample = _adapter(model), take(inputs, slice(0, SAMPLE))
-        trained = np.asarray(rows)
+        y = to_array(whole, "labels", set())
+        # Kept, since the columns are the fit's: whoever asks may have other records, of fewer classes.
+        present, classes = None, 0
+        if y.ndim == 1:
+            values, codes = distinct(y)
+            present, classes = np.unique(codes[np.asarray(rows)]), len(values)
 
         def predict(data: Any, rows: NDArray[np.int64], query: int) -> NDArray[Any]:
             one_query(query)
             with adapter.predictor(model, sample) as ready:
                 outputs = ready.predict(take(data[0], rows))
-                y = to_array(data[1], "labels", set())
-                if ready.kind == "predictions" or y.ndim == 2 or ready.classes is None:
-                    return normalised(np.asarray(outputs), ready.apart(), y)
-                values, codes = distinct(y)
-                return of_all_classes(ready, outputs, np.unique(codes[trained]), len(values))
+                if ready.kind == "predictions" or present is None or ready.classes is None:
+                    return normalised(np.asarray(outputs), ready.apart(), y[:1])
+                return of_all_classes(ready, outputs, present, classes)
 
         return predict
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -32,7 +33,8 @@ class Definition(NamedTuple):
 
     Attributes:
         rows: n.
-        tag: the file's own, and the digest of its bytes: a file that changed never meets the models of another.
+        tag: the file's own, and the digest of its bytes and of those of the files beside it that it imports: where one
+            changed, no old model is met.
     """
 
     path: Path
@@ -86,8 +88,9 @@ def defined(path: str | PathLike[str]) -> Iterator[Definition]:
         with blamed(path):
             exec(compile(code, module.__file__, "exec"), vars(module))
         _check_names(code, module, path)
-        definition = _definition(path, source, module)
-        with _shipped([module, *_beside(known, folder)]):
+        beside = _beside(known, folder)
+        definition = _definition(path, _digest(source, beside), module)
+        with _shipped([module, *beside]):
             yield definition
     finally:
         sys.path.remove(folder)
@@ -109,9 +112,13 @@ def blamed(path: Path) -> Iterator[None]:
     try:
         yield
     except DivulgeError as error:
-        if error.code == "DV402" and (line := _line(error.__cause__, path)) is not None:
-            raise DivulgeError(error.code, f"{error.message} ({path}, line {line})") from error
-        raise
+        if error.code != "DV402":
+            raise
+        logger.debug("".join(traceback.format_exception(error)))
+        line = _line(error.__cause__, path) or _line_elsewhere(error, path)
+        if line is None:
+            raise
+        raise DivulgeError(error.code, f"{error.message} ({path}, line {line})") from error
     except (Exception, SystemExit) as error:
         line = _line(error, path)
         if line is None:
@@ -150,6 +157,13 @@ def _line(error: BaseException | None, path: Path) -> int | None:
     return lines[-1] if lines else None
 
 
+def _line_elsewhere(error: DivulgeError, path: Path) -> int | None:
+    """As `_line`, of an error in another process, whose traceback is a note."""
+    own = re.escape(str(path.resolve()))
+    lines = re.findall(rf'File "{own}", line (\d+)', "\n".join(getattr(error, "__notes__", ())))
+    return int(lines[-1]) if lines else None
+
+
 def _check_names(code: ast.Module, module: ModuleType, path: Path) -> None:
     """Refuse what is missing, and what is set, never used and all but one of the names that are read."""
     used = {node.id for node in ast.walk(code) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
@@ -180,7 +194,16 @@ def _set(code: ast.Module) -> Iterator[tuple[str, int]]:
                     yield part.id, part.lineno
 
 
-def _definition(path: Path, source: bytes, module: ModuleType) -> Definition:
+def _digest(source: bytes, beside: list[ModuleType]) -> str:
+    """Of the file and of all that it imported from files beside it, which import each other in their turn."""
+    digest = hashlib.sha256(source)
+    for module in beside:
+        content = Path(str(module.__file__)).read_bytes()
+        digest.update(f"\n{module.__name__} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _definition(path: Path, digest: str, module: ModuleType) -> Definition:
     given: dict[str, Any] = {name: getattr(module, name, None) for name in OPTIONAL}
     data = module.data
     if callable(data):
@@ -198,7 +221,6 @@ def _definition(path: Path, source: bytes, module: ModuleType) -> Definition:
     tag = given["tag"] or ""
     if not isinstance(tag, str):
         raise InputError("DV411", f"{path}: tag is a {type(tag).__name__}, expected a text")
-    digest = hashlib.sha256(source).hexdigest()[:16]
     try:
         fit = as_fit(module.fit)
     except InputError as error:

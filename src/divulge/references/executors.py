@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,14 +148,22 @@ def in_processes(task: Task, jobs: Sequence[Job], workers: int, take: Take) -> N
     with _on_disk(task) as path:
         while left:
             workers = min(workers, len(left))
-            pool = ProcessPoolExecutor(
-                workers, initializer=_begin, initargs=(os.getpid(), str(path.parent)), env=_ONE_THREAD
-            )
+            with _stops_held():
+                pool = ProcessPoolExecutor(
+                    workers, initializer=_begin, initargs=(os.getpid(), str(path.parent)), env=_ONE_THREAD
+                )
+
+            def begin(job: Job, pool: Any = pool) -> Any:
+                with _stops_held():  # it starts workers: one whose start is interrupted is known to nobody
+                    return pool.submit(in_worker, token, str(path), job)
+
             sound = False
             try:
-                lost = gather(partial(pool.submit, in_worker, token, str(path)), left, take, killed=True)
+                lost = gather(begin, left, take, killed=True)
                 sound = not lost.jobs
             finally:
+                if not sound:
+                    _drop_waiting(pool)
                 pool.shutdown(wait=True, kill_workers=not sound)
             losses = losses + 1 if len(lost.jobs) == len(left) else min(1, len(lost.jobs))
             if losses > LOSSES:
@@ -165,6 +174,41 @@ def in_processes(task: Task, jobs: Sequence[Job], workers: int, take: Take) -> N
                 )
             left = lost.jobs[workers:] + lost.jobs[:workers]
             workers = max(1, workers // 2)
+
+
+def _drop_waiting(pool: Any) -> None:
+    """Empty loky's list of jobs that have not begun: killed with jobs in it, its thread fails over them in public."""
+    waiting = getattr(pool, "_work_ids", None)  # no public way is known; without it only the noise is back
+    while waiting is not None:
+        try:
+            waiting.get_nowait()
+        except queue.Empty:
+            return
+
+
+@contextmanager
+def _stops_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are acted on after the block; processes that it starts never hear a Ctrl-C."""
+    held: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other is interrupted, or may set these
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (None, signal.SIG_IGN, signal.SIG_DFL):
+                before[number] = signal.signal(number, lambda number, frame: held.append(number))
+    masked = None
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # begun within, it would lift the mask
+        # A mask is inherited, a handler is not: without it a worker that still imports says KeyboardInterrupt.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if masked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 class Lost(NamedTuple):
@@ -226,7 +270,7 @@ def gather(submit: Callable[[Job], Any], jobs: Sequence[Job], take: Take, *, kil
                     # Futures that say they still run are waited for.
                     left = {i: entry for i, entry in left.items() if _begun(entry[1], killed)}
                     if left:
-                        logger.warning("%s Waiting for %d models that are being trained.", fault, len(left))
+                        logger.warning("%s; waiting for %d models that are being trained.", fault, len(left))
     except BaseException as stop:
         if not isinstance(stop, Exception):
             _take_finished(left, take)

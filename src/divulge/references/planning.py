@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.blocks import cores
-from divulge.errors import InputError
+from divulge.errors import DivulgeError, InputError
 from divulge.references.executors import job_seed, pinned
 
 AT_ONCE = 16
@@ -80,7 +80,7 @@ def measure(
         workers: processes or threads; default: the cores.
 
     Raises:
-        InputError: DV401, no models; what the fit raises.
+        DivulgeError: DV401, no models; DV402, the fit raised; or what it raised, where that is one of divulge.
 
     >>> fit = lambda data, rows, seed: lambda data, rows, query: data[0][rows]
     >>> measure(fit, (np.zeros(4), np.zeros(4)), np.eye(4, dtype=bool)).executor
@@ -177,6 +177,12 @@ def _fastest(work: Callable[[], Any], seed: int, threads: int) -> tuple[Any, flo
     while len(runs) < REPEATS and sum(runs) < ENOUGH:
         with pinned(seed, threads):
             start = time.perf_counter()
-            result = work()
+            try:
+                result = work()
+            except DivulgeError:
+                raise
+            except (Exception, SystemExit) as error:  # the user's code, as in a run
+                text = f"{type(error).__name__}: {error}"
+                raise DivulgeError("DV402", f"a trial of the training failed: {text[:2000]}") from error
             runs.append(time.perf_counter() - start)
     return result, min(runs)

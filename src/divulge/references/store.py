@@ -142,12 +142,13 @@ class Store:
         self._shape = (len(recipe.signals), rows.trained_on.shape[1], recipe.queries)
         self._about = [_about(recipe.parts(), number, row) for number, row in enumerate(rows.trained_on)]
         self.keys = [_key(about) for about in self._about]
+        self._recipe, self._rows = recipe, rows
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InputError("DV035", f"cannot make the folder {folder}: {reason}. Choose another.") from error
-        self._note(recipe, rows)
+        self.note()
 
     def get(self, number: int) -> NDArray[np.float32] | None:
         """(s, n, q) float32 of a finished model; None where there is none, or none that is sound (which is logged)."""
@@ -166,7 +167,9 @@ class Store:
         """
         _write(self.folder / f"{self.keys[number]}.npy", array, {**self._about[number], "seconds": seconds})
 
-    def _note(self, recipe: Recipe, rows: Rows) -> None:
+    def note(self) -> None:
+        """Make this run the folder's latest, which it is no more where another one began in the meantime."""
+        recipe, rows = self._recipe, self._rows
         arrays = _arrays(rows)
         models, count = rows.trained_on.shape
         index = {
@@ -419,16 +422,15 @@ def _read(
     except OSError as error:
         return error.strerror or type(error).__name__
     try:
-        file = io.BytesIO(content)
-        array = np.lib.format.read_array(file, allow_pickle=False)
-        end = file.tell()
-        trailer = json.loads(content[end:])
+        data, _, line = content.removesuffix(b"\n").rpartition(b"\n")
+        trailer = json.loads(line)
         checksum, seconds = trailer.pop("sha256"), float(trailer["seconds"])
-        true = hashlib.sha256(content[:end] + _canonical(trailer)).hexdigest()
+        true = hashlib.sha256(data + _canonical(trailer)).hexdigest()
+        if checksum != true:  # before numpy reads it, which fails in more ways over a damaged header than are known
+            return "its checksum differs: it was changed or damaged"
+        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except _DAMAGE:
         return "it is cut off or no file of divulge"
-    if checksum != true:
-        return "its checksum differs: it was changed or damaged"
     trailer.pop("seconds")
     if trailer != about or array.shape != shape or array.dtype != np.float32:
         return "it belongs to another model"
@@ -486,7 +488,10 @@ def _whole(index: Mapping[str, Any]) -> bool:
     """Whether all is there that this format has."""
     kinds = {"parts": dict, "keys": list, "signals": list, "models": int, "rows": int, "queries": int, "seed": int}
     kinds |= {"tag": str, "rows_digest": str}
-    return all(isinstance(index.get(name), kind) for name, kind in kinds.items())
+    if not all(isinstance(index.get(name), kind) for name, kind in kinds.items()):
+        return False
+    # Said twice: one that was edited would give signals another name.
+    return all(index["parts"].get(name) == index[name] for name in ("signals", "queries", "tag", "seed"))
 
 
 def _needed(folder: Path) -> dict[str, Any]:

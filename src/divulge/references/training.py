@@ -115,10 +115,9 @@ def fit_references(
     >>> references.signals["log_odds"].shape
     (4, 8, 1)
     """
-    if not callable(fit):
-        from divulge.fits import as_fit
+    from divulge.fits import as_fit  # late: fits are written in terms of this package
 
-        fit = as_fit(fit)
+    fit = as_fit(fit)  # a class and a module of torch are callable, too, and no fits
     design = _design(trained_on)
     truth = _labels(data, labels, design.shape[1])
     names = _names(signal, truth, kind)
@@ -166,6 +165,8 @@ def fit_references(
     logger.info("Reference models: %d found in the store, %d to train (%s).", done, len(left), _told(where))
     if left:
         _run(where, task, left, workers or cores(), take)
+        if kept is not None:
+            kept.note()
     return References(signals=dict(zip(names, signals, strict=True)), target=asked, trained_on=design, source="trained")
 
 
