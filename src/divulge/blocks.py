@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar
 
 _ONE_AT_A_TIME = threading.RLock()  # BLAS has one limit a process: two that set and restore it would leave it set
+
+_INSIDE = threading.local()  # whether this thread is one of several that each do a block: then it starts no others
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +43,7 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], done: Callable[[], N
     """
     items = list(items)
     results = []
-    workers = min(cores(), len(items))
+    workers = 1 if getattr(_INSIDE, "alone", False) else min(cores(), len(items))
     with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         try:
             for result in map(work, items) if pool is None else pool.map(work, items):
@@ -53,6 +55,36 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], done: Callable[[], N
                 pool.shutdown(cancel_futures=True)
             raise
     return results
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What this thread does within, it and the libraries that it calls do on this thread: others do the like beside it.
+
+    BLAS has one limit a process: who starts the threads sets it, by `one_thread_each`.
+
+    >>> with alone():
+    ...     in_parallel(lambda _: threading.current_thread() is threading.main_thread(), range(2))
+    [True, True]
+    """
+    before, _INSIDE.alone = getattr(_INSIDE, "alone", False), True
+    try:
+        with _libraries(len(sys.modules)).limit(limits=1, user_api="openmp"):  # a thread's own
+            yield
+    finally:
+        _INSIDE.alone = before
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """BLAS on one thread for every thread of the process, for those that are then `alone`.
+
+    >>> with one_thread_each(), alone():
+    ...     in_parallel_alone(abs, [-1])
+    [1]
+    """
+    with _ONE_AT_A_TIME, _libraries(len(sys.modules)).limit(limits=1, user_api="blas"):
+        yield
 
 
 def over_rows(work: Callable[[slice], None], rows: int, row_bytes: int) -> None:
@@ -75,6 +107,8 @@ def in_parallel_alone(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     >>> in_parallel_alone(abs, [-1, 2])
     [1, 2]
     """
+    if getattr(_INSIDE, "alone", False):
+        return in_parallel(work, items)
     loaded = _libraries(len(sys.modules))
 
     def alone(item: T) -> R:

@@ -122,6 +122,11 @@ CODES: dict[str, Code] = {
         "A file that divulge saved, or one with names such as logits_train, already says what its arrays are.",
         "Leave the options out that the message names.",
     ),
+    "DV018": Code(
+        "blocks of a stream that do not fit together",
+        "A file of the folder has other columns, outputs of another width or labels of another kind than the others.",
+        "Write all files from one table; leave out what is of another kind.",
+    ),
     "DV020": Code(
         "labels that cannot be read",
         "Soft or smoothed labels, fractions for a classifier, text for a regression.",
@@ -181,6 +186,11 @@ CODES: dict[str, Code] = {
         "a place that cannot be written to",
         "The folder does not exist, is read-only or full, or the name is that of a folder.",
         "Make the folder, or choose another. A file that was there before is unharmed.",
+    ),
+    "DV037": Code(
+        "a checkpoint of something else",
+        "The checkpoint was begun with other attacks, slices or seed, or a file that it has counted was changed.",
+        "Use the settings that it was begun with, or another file as checkpoint.",
     ),
     "DV040": Code(
         "this evidence does not hold what the attack needs",

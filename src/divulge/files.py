@@ -131,6 +131,7 @@ def _settled(
     form: object,
     classes: tuple[str, ...] | None,
     references: References | None = None,
+    like: Evidence | None = None,
 ) -> Evidence:
     """Evidence from what `save` wrote; of the overrides only `columns` can mean something here."""
     if form != FORMAT:
@@ -150,18 +151,28 @@ def _settled(
     lengths = {name: len(array) for name, array in flat.items()}
     if strange := [name for name, length in lengths.items() if length != len(member)]:
         raise InputError("DV004", f"{shown(strange[0])} has {lengths[strange[0]]:,} rows, member {len(member):,}.")
-    evidence = assemble(flat, member, Rows(None), set(), classes=classes, references=references, settled=True)
-    if overrides.columns is None:
-        return evidence
-    if strange := [name for name in overrides.columns if name not in evidence.columns]:
-        raise InputError("DV001", f"the column {shown(strange[0])} is not among {listed(evidence.columns)}.")
-    return replace(evidence, columns={name: evidence.columns[name] for name in overrides.columns})
+    if overrides.columns is not None:
+        had = [name.removeprefix("column_") for name in flat if name.startswith("column_")]
+        if strange := [name for name in overrides.columns if name not in had]:
+            raise InputError("DV001", f"the column {shown(strange[0])} is not among {listed(had)}.")
+        for name in set(had) - set(overrides.columns):
+            del flat[f"column_{name}"]
+    return assemble(flat, member, Rows(None), set(), classes=classes, references=references, settled=True, like=like)
 
 
 # .npz
 
 
 def _save_npz(evidence: Evidence, path: Path) -> None:
+    write_arrays(path, to_arrays(evidence))
+
+
+def to_arrays(evidence: Evidence) -> Flat:
+    """All of the evidence as named arrays; `from_arrays` undoes it.
+
+    >>> len(from_arrays(to_arrays(Evidence(np.array([True, False]), signals={"loss": np.array([-0.1, -0.7])}))))
+    2
+    """
     arrays: Flat = {MARK: np.array(FORMAT)}
     for name, array in flat_arrays(evidence).items():
         arrays[name] = array
@@ -172,21 +183,16 @@ def _save_npz(evidence: Evidence, path: Path) -> None:
         arrays["reference_source"] = np.array(references.source)
         arrays |= {f"reference_signal_{name}": array for name, array in references.signals.items()}
         arrays |= {f"reference_target_{name}": array for name, array in (references.target or {}).items()}
-    write_arrays(path, arrays)
+    return arrays
 
 
 def _load_npz(path: Path, overrides: Overrides) -> Evidence:
     arrays = read_arrays(path)
     if MARK in arrays:
-        form = arrays.pop(MARK)
         try:
-            classes = tuple(map(str, arrays.pop("classes"))) if "classes" in arrays else None
+            return from_arrays(arrays, overrides)
         except TypeError as error:
             raise damaged(path, error) from error
-        references = _references(arrays)
-        notes: set[str] = set()
-        flat = {name: to_array(array, name, notes) for name, array in arrays.items()}
-        return _settled(flat, overrides, form.tolist(), classes, references)
     if "classes" in arrays:
         named = arrays.pop("classes")
         overrides = overrides if overrides.classes is not None else replace(overrides, classes=named.ravel().tolist())
@@ -207,6 +213,21 @@ def _load_npz(path: Path, overrides: Overrides) -> Evidence:
         member_values=overrides.member_values,
         nonmember_values=overrides.nonmember_values,
     )
+
+
+def from_arrays(arrays: Flat, overrides: Overrides | None = None, like: Evidence | None = None) -> Evidence:
+    """Evidence from what `to_arrays` made, which is emptied; like: other rows of the same table, see `assemble`.
+
+    Raises:
+        InputError: as the doors.
+        TypeError: class names that are no array.
+    """
+    form = arrays.pop(MARK)
+    classes = tuple(map(str, arrays.pop("classes"))) if "classes" in arrays else None
+    references = _references(arrays)
+    notes: set[str] = set()
+    flat = {name: to_array(array, name, notes) for name, array in arrays.items()}
+    return _settled(flat, overrides or Overrides(), form.tolist(), classes, references, like)
 
 
 def _references(arrays: Flat) -> References | None:
@@ -249,15 +270,25 @@ def _arrow(array: NDArray[Any]) -> pa.Array:
 
 
 def _load_parquet(path: Path, overrides: Overrides) -> Evidence:
-    return _from_arrow_table(_read_parquet(path), path, overrides)
+    return from_arrow_table(_read_parquet(path), path, overrides)
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The .parquet files of a folder, by name.
+
+    Raises:
+        InputError: DV030, there is none.
+    """
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet" and file.is_file())
+    if not files:
+        raise InputError("DV030", f"the folder {path} holds no .parquet file. {SUPPORTED}")
+    return files
 
 
 def _load_folder(path: Path, overrides: Overrides) -> Evidence:
     import pyarrow as pa
 
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet" and file.is_file())
-    if not files:
-        raise InputError("DV030", f"the folder {path} holds no .parquet file. {SUPPORTED}")
+    files = parquet_files(path)
     try:
         table = pa.concat_tables([_read_parquet(file) for file in files])
     except pa.ArrowException as error:
@@ -265,7 +296,7 @@ def _load_folder(path: Path, overrides: Overrides) -> Evidence:
             "DV032",
             f"the files in {path} do not have the same columns: {shown(str(error))} Expected one table in parts.",
         ) from error
-    return _from_arrow_table(table, path, overrides)
+    return from_arrow_table(table, path, overrides)
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -280,10 +311,11 @@ def _read_parquet(path: Path) -> pa.Table:
         raise damaged(path, error) from error
 
 
-def _from_arrow_table(table: pa.Table, path: Path, overrides: Overrides) -> Evidence:
+def from_arrow_table(table: pa.Table, path: Path, overrides: Overrides, like: Evidence | None = None) -> Evidence:
+    """Evidence from some rows of a .parquet file; like: other rows of it, see `assemble`."""
     metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
     if MARK.encode() not in metadata:
-        return read_table(table, overrides)
+        return read_table(table, overrides, like)
     try:
         about = json.loads(metadata[MARK.encode()])
         form, classes = about["format"], about["classes"]
@@ -292,7 +324,7 @@ def _from_arrow_table(table: pa.Table, path: Path, overrides: Overrides) -> Evid
         raise damaged(path, error) from error
     notes: set[str] = set()
     flat = {name: to_array(column, name, notes) for name, column in columns_of(table).items()}
-    return _settled(flat, overrides, form, classes)
+    return _settled(flat, overrides, form, classes, like=like)
 
 
 # .csv

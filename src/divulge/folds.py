@@ -69,13 +69,18 @@ def folds(evidence: Evidence, k: int, seed: int) -> NDArray[np.uint8]:
 
 def _spread(hashes: Hashes, stratum: NDArray[np.uint8], k: int) -> NDArray[np.uint8]:
     """(u,) fold of each unit: equal parts of the hash's range, or of its ranks where units are few."""
-    fold = ((hashes >> np.uint64(32)) * np.uint64(k) >> np.uint64(32)).astype(np.uint8)
+    fold = _by_range(hashes, k)
     for value, size in enumerate(np.bincount(stratum)):
         if 0 < size < EXACT_BELOW:
             units = np.flatnonzero(stratum == value)
             order = np.argsort(hashes[units], kind="stable")
             fold[units[order]] = np.arange(len(units)) * k // len(units)
     return fold
+
+
+def _by_range(hashes: Hashes, k: int) -> NDArray[np.uint8]:
+    """Equal parts of the hashes' range."""
+    return ((hashes >> np.uint64(32)) * np.uint64(k) >> np.uint64(32)).astype(np.uint8)
 
 
 def effective_shares(member: NDArray[np.bool_], groups: NDArray[Any] | None) -> tuple[float, float]:
@@ -114,6 +119,27 @@ def row_hashes(evidence: Evidence, seed: int) -> Hashes:
     ids = identified(evidence).ids
     assert ids is not None
     return array_hashes(ids, seed)
+
+
+def halves_of_block(evidence: Evidence, contents: Hashes, seed: int) -> NDArray[np.uint8]:
+    """(n,) 0 or 1: `halves` of some rows of a stream, as many rows have them, by their hashes alone.
+
+    Args:
+        evidence: n records.
+        contents: their `content_hashes`.
+        seed: as in `halves`.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.arange(8) < 4, ids=np.arange(8))
+    >>> len(set(halves_of_block(evidence, content_hashes(evidence), 0).tolist()))
+    2
+    """
+    if evidence.groups is not None:
+        hashes = array_hashes(evidence.groups, seed)
+    else:
+        ids = evidence.ids
+        hashes = array_hashes(_sided(contents, evidence.member) if ids is None else array_hashes(ids), seed)
+    return _by_range(hashes, 2)
 
 
 def content_hashes(evidence: Evidence) -> Hashes:
@@ -191,8 +217,7 @@ def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
     if evidence.groups is not None:
         return evidence
     evidence = identified(evidence, contents)
-    if evidence.features is not None:
-        contents = _mix(contents) + array_hashes(evidence.features)
+    contents = _with_features(evidence, contents)
     ordered = np.sort(contents)
     twice = ordered[1:] == ordered[:-1]
     if not twice.any():
@@ -203,13 +228,40 @@ def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
     others = np.bincount(value) - members
     few = (members + others <= MOST_COPIES)[value] & ~_sure(evidence, rows)
     copied = np.unique(value[few])
-    m, n = members[copied], others[copied]
-    if (m * n).sum() > MIXED * (m * (m - 1) + n * (n - 1)).sum() / 2 or not len(copied):
+    if not are_copies(members[copied], others[copied]):
         return evidence
     assert evidence.ids is not None
     groups = evidence.ids.copy()
     groups[rows[few]] = _sided(contents[rows[few]], evidence.member[rows[few]])
     return replace(evidence, groups=groups)
+
+
+def are_copies(members: NDArray[Any], nonmembers: NDArray[Any]) -> bool:
+    """Whether rows of equal content are copies of one record: seldom on both sides.
+
+    Args:
+        members, nonmembers: (u,) rows a side of each content that stands several times, at most `MOST_COPIES`.
+
+    >>> are_copies(np.array([2, 3]), np.array([0, 0]))
+    True
+    """
+    m, n = members, nonmembers
+    return len(m) > 0 and bool((m * n).sum() <= MIXED * (m * (m - 1) + n * (n - 1)).sum() / 2)
+
+
+def copy_hashes(evidence: Evidence, contents: Hashes) -> tuple[Hashes, NDArray[np.int64]]:
+    """(n,) hashes that copies of a record share, and the numbers of the rows that may be copies.
+
+    Args:
+        evidence: n records.
+        contents: their `content_hashes`.
+    """
+    rows = np.arange(len(contents))
+    return _with_features(evidence, contents), rows[~_sure(evidence, rows)]
+
+
+def _with_features(evidence: Evidence, contents: Hashes) -> Hashes:
+    return contents if evidence.features is None else _mix(contents) + array_hashes(evidence.features)
 
 
 def _sure(evidence: Evidence, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -234,8 +286,31 @@ def digest(evidence: Evidence, contents: Hashes) -> str:
     >>> len(digest(evidence, content_hashes(evidence)))
     32
     """
-    rows = _with_rest(_sided(contents, evidence.member), evidence)
-    return f"{int(rows.sum(dtype=np.uint64)):016x}{int(_mix(rows).sum(dtype=np.uint64)):016x}"
+    return digest_text(digest_sums(record_hashes(evidence, contents)))
+
+
+def record_hashes(evidence: Evidence, contents: Hashes) -> Hashes:
+    """(n,) uint64 of everything that a row holds.
+
+    Args:
+        evidence: n records.
+        contents: their `content_hashes`.
+    """
+    return _with_rest(_sided(contents, evidence.member), evidence)
+
+
+def digest_sums(records: Hashes) -> Hashes:
+    """(2,) sums of (n,) `record_hashes`, modulo 2**64: those of several blocks add up."""
+    return np.array([records.sum(dtype=np.uint64), _mix(records).sum(dtype=np.uint64)])
+
+
+def digest_text(sums: Hashes) -> str:
+    """`digest` of what has these sums.
+
+    >>> digest_text(np.array([1, 255], np.uint64))[-2:]
+    'ff'
+    """
+    return "".join(f"{int(total):016x}" for total in sums)
 
 
 def _with_rest(hashes: Hashes, evidence: Evidence) -> Hashes:

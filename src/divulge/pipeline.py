@@ -22,6 +22,7 @@ from divulge import slices as slice_family
 from divulge.attacks import Attack, NamedAttack
 from divulge.controls import Setting, Shared
 from divulge.errors import InputError, Unavailable
+from divulge.evidence import Evidence
 from divulge.folds import (
     array_hashes,
     content_hashes,
@@ -40,15 +41,15 @@ from divulge.slices import MIN_N, Merged, Slicer
 from divulge.version import VERSION
 
 if TYPE_CHECKING:
-    from divulge.evidence import Evidence
     from divulge.policy import Policy
+    from divulge.stream import Stream
 
 Progress = Callable[[int, int, str], None]
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def audit(
-    evidence: Evidence,
+    evidence: Evidence | Stream | Iterable[Evidence],
     *,
     attacks: str | Attack | Iterable[str | Attack] = "default",
     slices: str | Slicer | Iterable[str | Slicer] = (),
@@ -66,7 +67,9 @@ def audit(
     """Attack a model through its outputs and report how well that works.
 
     Args:
-        evidence: n records, members and non-members.
+        evidence: n records, members and non-members; or a `Stream` of any number, of which an iterable of blocks is
+            one: its Rocs are counted in bins, and what must hold many records at once (controls, fits, the table of
+            records) is done on samples that the report states.
         attacks: a budget ("quick", "default", "thorough"), or names, objects, callables or scikit-learn classifiers,
             alone or several; of those that do about equally well the first is measured. See `divulge.attacks`.
         slices: names or callables; see `divulge.slices`. "everyone" is always one.
@@ -94,27 +97,49 @@ def audit(
     >>> [round(end, 2) for end in audit(leaky).score[:3]]
     [0.2, 0.13, 0.25]
     """
-    _check_types(evidence, policy, baseline)
+    stream = _streamed(evidence)
+    _check_types(evidence if stream is None else None, policy, baseline)
     seed, min_n, confidence = int(seed), int(min_n), float(confidence)
-    _check(evidence, confidence, min_n, seed)
+    check_settings(confidence, min_n, seed)
     if policy is not None:
         policy.check_baseline(baseline)
-    chosen = attack_family.all_named(attacks, evidence)
     slicers = [slices] if isinstance(slices, str) or callable(slices) else list(slices)
-    cut = [slice_family.named(slicer, evidence) for slicer in slicers]
     everyones = metric_family.all_named(metrics)
     if policy is not None:
         have = {str(metric[:3]) for metric in everyones}
         everyones += [metric for metric in policy.metrics() if str(metric[:3]) not in have]
     of_slices = metric_family.all_named(metric_family.OF_SLICES) if metrics == "default" else everyones
     trials = control_family.all_named(controls)
-    steps = _Steps(progress, chosen, len(cut), len(evidence) if trials else 0)
+    if stream is not None:
+        from divulge import stream as streaming
+
+        return streaming.audit(
+            stream,
+            attacks=attacks,
+            slices=slicers,
+            everyones=everyones,
+            of_slices=of_slices,
+            trials=trials,
+            policy=policy,
+            baseline=baseline,
+            name=name,
+            confidence=confidence,
+            min_n=min_n,
+            seed=seed,
+            records=records,
+            progress=progress,
+        )
+    assert isinstance(evidence, Evidence)
+    _check_sides(evidence)
+    chosen = attack_family.all_named(attacks, evidence)
+    cut = [slice_family.named(slicer, evidence) for slicer in slicers]
+    steps = Steps(progress, chosen, len(cut), len(evidence) if trials else 0)
     error = 1 - confidence
 
     steps.at("reading the records")
     contents = content_hashes(evidence)
     named, taught = digest(evidence, contents), _of_references(evidence, contents)
-    meta = _provenance(evidence, chosen, named, taught, seed=seed, confidence=confidence, min_n=min_n)
+    meta = provenance(evidence, chosen, named, taught, seed=seed, confidence=confidence, min_n=min_n)
     known = identified(evidence, contents)
     shared = control_family.shared_records(evidence, contents) if "duplicates" in trials else None
     known = without_shared(known, shared)
@@ -139,14 +164,17 @@ def audit(
     steps.at("measuring")
     right = measuring.right_of(ready.evidence.signals.get("correct"), member)
     found = measuring.of_all(ran, roc_of, partitions, everyones, right, error, lambda: steps.did(1))
-    one_by_one = _records(evidence, ready, shared, seed=seed, error=error, steps=steps) if records else None
+    one_by_one = records_of(evidence, ready, shared, seed=seed, error=error, steps=steps) if records else None
     steps.at("controls")
-    setting = _setting(ready, found.aucs, shared, given, seed, steps) if trials else None
+    setting = None
+    sizes = int(member.sum()), int((~member).sum())
+    if trials:
+        both = shared or Shared(None, np.zeros(0, bool), 0, sizes[1])
+        setting = setting_of(ready, found.aucs, both, given, sizes=sizes, effective=effective, seed=seed, steps=steps)
     outcomes = control_family.run(trials, setting)
     statuses = ready.statuses
     del setting, ready, known, scored  # what is left needs only the ranked scores
     steps.at("measuring slices")
-    sizes = int(member.sum()), int((~member).sum())
     slice_rows = measuring.of_partitions(
         found, ran, slice_rocs, partitions, of_slices, sizes, error, lambda: steps.did(1)
     )
@@ -163,12 +191,20 @@ def audit(
 # ------------------------------------------------------------------------------------------------- preparation
 
 
+def _streamed(evidence: object) -> Stream | None:
+    """What is read a block at a time: a stream, or an iterator or list of blocks."""
+    from divulge.stream import Stream
+
+    if isinstance(evidence, Stream):
+        return evidence
+    return Stream(evidence) if isinstance(evidence, Iterator | list | tuple) else None
+
+
 def _check_types(evidence: object, policy: object, baseline: object) -> None:
-    from divulge.evidence import Evidence
     from divulge.limits import Policy
 
-    if not isinstance(evidence, Evidence):
-        doors = "Evidence.from_splits, .from_table or .load"
+    if not isinstance(evidence, Evidence | None):
+        doors = "Evidence.from_splits, .from_table or .load, or Stream"
         raise InputError("DV056", f"expected Evidence, got {type(evidence).__name__}: make it with {doors}")
     if not isinstance(policy, Policy | None):
         raise InputError("DV056", f"expected a Policy, got {type(policy).__name__}: use Policy.load or .from_mapping")
@@ -176,20 +212,28 @@ def _check_types(evidence: object, policy: object, baseline: object) -> None:
         raise InputError("DV056", f"expected a Report as baseline, got {type(baseline).__name__}: use Report.load")
 
 
-def _check(evidence: Evidence, confidence: float, min_n: int, seed: int) -> None:
+def check_settings(confidence: float, min_n: int, seed: int) -> None:
+    """The settings of an audit.
+
+    Raises:
+        InputError: DV056, one is out of range.
+    """
     if seed < 0:
         raise InputError("DV056", f"expected a seed from 0 up, got {seed!r}")
     if not 0.5 <= confidence < 1:
         raise InputError("DV056", f"expected a confidence from 0.5 up to, not including, 1, got {confidence!r}")
     if min_n < 2:
         raise InputError("DV056", f"expected min_n of at least 2, got {min_n!r}")
+
+
+def _check_sides(evidence: Evidence) -> None:
     members = int(evidence.member.sum())
     if members in (0, len(evidence.member)):
         sides = "non-members" if members else "members"
         raise InputError("DV056", f"expected members and non-members, got no {sides} among {len(evidence.member)} rows")
 
 
-class _Steps:
+class Steps:
     """Tells the caller how far the audit is, in units of about one signal's threshold."""
 
     def __init__(self, progress: Progress | None, attacks: Sequence[NamedAttack], cuts: int, tried: int) -> None:
@@ -215,11 +259,12 @@ class _Steps:
         self._total = max(self._total - math.floor(attack.cost * self._times), int(self._done) + 1)
 
     def last(self) -> None:
+        """All is done."""
         if self._progress is not None:
             self._progress(self._total, self._total, "done")
 
 
-def _provenance(
+def provenance(
     evidence: Evidence,
     attacks: Sequence[NamedAttack],
     digest: str,
@@ -229,6 +274,7 @@ def _provenance(
     confidence: float,
     min_n: int,
 ) -> dict[str, Any]:
+    """What a report says of how it was made; data as the evidence has them."""
     clock = os.environ.get("SOURCE_DATE_EPOCH")
     if clock is not None and not (clock.isdecimal() and len(clock) < 12):
         raise InputError("DV056", f"expected SOURCE_DATE_EPOCH to be whole seconds since 1970, got {clock[:40]!r}")
@@ -281,7 +327,7 @@ def _of_references(evidence: Evidence, contents: NDArray[np.uint64]) -> dict[str
     }
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """What is measured: the evidence with its signals, (n,) tags, ranked scores, slices, and how the attacks ran."""
 
     evidence: Evidence
@@ -300,8 +346,8 @@ def _prepare(
     seed: int,
     min_n: int,
     error: float,
-    steps: _Steps,
-) -> _Ready:
+    steps: Steps,
+) -> Ready:
     """Halves, signals, slices and every attack's scores."""
     tag = tags(evidence.member, halves(evidence, seed))
     evidence = with_signals(evidence, attacks)
@@ -333,7 +379,7 @@ def _prepare(
     if not scored:
         reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
         raise Unavailable(f"no attack could run on this evidence ({reasons})")
-    return _Ready(evidence, tag, scored, statuses, partitions, unscored)
+    return Ready(evidence, tag, scored, statuses, partitions, unscored)
 
 
 def with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidence:
@@ -350,7 +396,7 @@ def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.
         Unavailable: the evidence does not hold what the attack needs.
         InputError: DV057, scores of another shape or type.
     """
-    scores = np.asarray(attack.call(evidence, _rng(attack, seed)))
+    scores = np.asarray(attack.call(evidence, rng_of(attack, seed)))
     if scores.shape != evidence.member.shape or scores.dtype.kind not in "fiub":
         raise InputError(
             "DV057",
@@ -374,7 +420,7 @@ def with_answers(evidence: Evidence, attacks: Iterable[NamedAttack], seed: int) 
         if attack.prepare is None:
             continue
         with contextlib.suppress(Unavailable):
-            rng = _rng(attack, seed)
+            rng = rng_of(attack, seed)
             dealt = replace(evidence, member=np.random.default_rng(seed).permutation(evidence.member))
             found |= attack.prepare(dealt, rng)
         wrong = [name for name, values in found.items() if np.shape(values) != evidence.member.shape]
@@ -387,7 +433,8 @@ def with_answers(evidence: Evidence, attacks: Iterable[NamedAttack], seed: int) 
     return replace(evidence, signals=found)
 
 
-def _rng(attack: NamedAttack, seed: int) -> np.random.Generator:
+def rng_of(attack: NamedAttack, seed: int) -> np.random.Generator:
+    """An attack's own random numbers, whichever others run."""
     return np.random.default_rng([seed, zlib.crc32(attack.name.encode())])
 
 
@@ -409,10 +456,18 @@ def without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:
     return apart
 
 
-def _setting(
-    ready: _Ready, aucs: Mapping[str, Estimate], shared: Shared | None, given: Sequence[str], seed: int, steps: _Steps
+def setting_of(
+    ready: Ready,
+    aucs: Mapping[str, Estimate],
+    shared: Shared,
+    given: Sequence[str],
+    *,
+    sizes: tuple[int, int],
+    effective: tuple[float, float],
+    seed: int,
+    steps: Steps,
 ) -> Setting:
-    """What the controls may look at."""
+    """What the controls may look at; sizes, effective: of the audit, of which the records may be a sample."""
 
     def run(attack: NamedAttack, part: Evidence) -> NDArray[np.floating[Any]]:
         steps.at(f"controls: {attack.name}")
@@ -420,16 +475,27 @@ def _setting(
         return scores_of(attack, with_signals(part, [attack]), seed)
 
     attacks = [attack for attack, _ in ready.scored]
-    found = shared or Shared(None, np.zeros(0, bool), 0)
     part = control_family.subsample(ready.evidence, control_family.SAMPLE, seed)
     ranked = {attack.name: scores for attack, scores in ready.scored}
     return Setting(
-        ready.evidence, part, tuple(given), attacks, aucs, ready.unscored, ranked, ready.tag, found, run, seed
+        evidence=ready.evidence,
+        part=part,
+        given=tuple(given),
+        attacks=attacks,
+        aucs=aucs,
+        unscored=ready.unscored,
+        ranked=ranked,
+        tag=ready.tag,
+        shared=shared,
+        run=run,
+        seed=seed,
+        sizes=sizes,
+        effective=effective,
     )
 
 
-def _records(
-    evidence: Evidence, ready: _Ready, shared: Shared | None, *, seed: int, error: float, steps: _Steps
+def records_of(
+    evidence: Evidence, ready: Ready, shared: Shared | None, *, seed: int, error: float, steps: Steps
 ) -> Records:
     """The records one by one, under the ids that the user gave them."""
     steps.at("records")

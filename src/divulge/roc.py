@@ -314,7 +314,9 @@ class Histogram:
     fine one.
 
     Attributes:
-        counts: (slices, bins, 4) int64, the last axis as in `tags`.
+        bins: (b,) int64 rising, the numbers of those of the 2**bits bins that hold a row.
+        counts: (slices, b, 4) int64, the last axis as in `tags`.
+        bits: 16 keeps 8 bits of precision of a float32 (its sign and exponent have 9), 12 keeps 4.
 
     >>> member, halves = np.array([True, True, False]), np.array([0, 1, 0])
     >>> one = Histogram.of(np.array([3., 2., 1.], np.float32), member, halves)
@@ -322,7 +324,9 @@ class Histogram:
     [0, 2, 4, 4]
     """
 
+    bins: NDArray[np.int64]
     counts: NDArray[np.int64]
+    bits: int
 
     @classmethod
     def of(
@@ -343,30 +347,78 @@ class Histogram:
             halves: (n,) 0 or 1.
             codes: (n,) slice numbers, -1 = in none; None: one slice of all rows.
             slices: number of slices.
-            bits: 2**bits bins; 16 keeps 8 bits of precision of a float32, 12 keeps 4.
+            bits: 2**bits bins.
         """
-        narrow = np.asarray(scores).astype(np.float32)
-        narrow = np.where(np.isnan(narrow), np.float32(-np.inf), np.minimum(narrow, np.finfo(np.float32).max))
-        cell = (ordered_bits(narrow) >> np.uint32(32 - bits)).astype(np.int64) << _TAG_BITS
-        cell |= tags(member, halves)
-        size = 1 << (bits + _TAG_BITS)
+        cells = cells_of(scores, bits)
+        return cls.counted(cells, tags(member, halves), codes, slices, bits=bits)
+
+    @classmethod
+    def counted(
+        cls,
+        cells: NDArray[np.uint32],
+        tag: NDArray[np.uint8],
+        codes: NDArray[np.integer[Any]] | None = None,
+        slices: int = 1,
+        *,
+        bits: int,
+    ) -> Histogram:
+        """Count rows of which the bins are known: (n,) of `cells_of`, (n,) of `tags`; else as `of`."""
+        if codes is not None and codes.min(initial=0) < 0:
+            inside = codes >= 0
+            cells, tag, codes = cells[inside], tag[inside], codes[inside]
+        seen = np.zeros(1 << bits, bool)
+        seen[cells] = True
+        bins = np.flatnonzero(seen)
+        place = np.cumsum(seen, dtype=np.int64)
+        place -= 1
+        index = place[cells]
         if codes is not None:
-            cell += codes.astype(np.int64) * size
-            cell = cell[codes >= 0]
-        counts = np.bincount(cell, minlength=slices * size).astype(np.int64, copy=False)
-        return cls(counts.reshape(slices, 1 << bits, 4))
+            index += codes.astype(np.int64) * len(bins)
+        index <<= _TAG_BITS
+        index |= tag
+        counts = np.bincount(index, minlength=slices * len(bins) << _TAG_BITS).astype(np.int64, copy=False)
+        return cls(bins, counts.reshape(slices, len(bins), 4), bits)
 
     def __add__(self, other: Histogram) -> Histogram:
-        return Histogram(self.counts + other.counts)
+        if np.array_equal(self.bins, other.bins):
+            return Histogram(self.bins, self.counts + other.counts, self.bits)
+        bins = np.union1d(self.bins, other.bins)
+        counts = np.zeros((len(self.counts), len(bins), 4), np.int64)
+        for part in (self, other):
+            counts[:, np.searchsorted(bins, part.bins)] += part.counts
+        return Histogram(bins, counts, self.bits)
 
-    def roc(self, index: int = 0, *, fitted: bool = False) -> Roc:
-        """The Roc of one slice."""
-        bins = self.counts.shape[1]
+    def gathered(self, places: NDArray[np.integer[Any]], slices: int) -> Histogram:
+        """The same counts under other slice numbers; slices that get one number are added up.
+
+        Args:
+            places: (old slices,) new number of each.
+            slices: how many there are then.
+        """
+        counts = np.zeros((slices, *self.counts.shape[1:]), np.int64)
+        np.add.at(counts, places, self.counts)
+        return Histogram(self.bins, counts, self.bits)
+
+    def roc(self, index: int = 0, *, fitted: bool = False, effective: tuple[float, float] = (1.0, 1.0)) -> Roc:
+        """The Roc of one slice; fitted, effective: see `Roc`."""
         filled = np.flatnonzero(self.counts[index].any(axis=1))[::-1]
         running = np.zeros((4, len(filled) + 1), np.int64)
         np.cumsum(self.counts[index][filled].T, axis=1, out=running[:, 1:])
-        lowest = (filled.astype(np.uint64) << np.uint64(32 - (bins.bit_length() - 1))).astype(np.uint32)
+        lowest = (self.bins[filled].astype(np.uint64) << np.uint64(32 - self.bits)).astype(np.uint32)
         thresholds = Ranked(~lowest, None).scores(~lowest)
         thresholds[np.isnan(thresholds)] = -np.inf  # the lowest bin starts among the bit patterns of NaN
         totals = running[:, -1]
-        return Roc(thresholds, running[:2], running[2:], totals[:2], totals[2:], fitted)
+        return Roc(thresholds, running[:2], running[2:], totals[:2], totals[2:], fitted, effective)
+
+
+def cells_of(scores: Floats, bits: int) -> NDArray[np.uint32]:
+    """(n,) the bin of each score: the leading bits of the float32, in the scores' order; NaN in the lowest.
+
+    >>> cells_of(np.array([-1.0, 0.0, 1.0]), 2).tolist()
+    [1, 2, 2]
+    """
+    with np.errstate(over="ignore"):
+        narrow = np.asarray(scores).astype(np.float32)
+    if not np.isfinite(narrow).all():
+        narrow = np.where(np.isnan(narrow), np.float32(-np.inf), np.minimum(narrow, np.finfo(np.float32).max))
+    return np.asarray(ordered_bits(narrow) >> np.uint32(32 - bits))

@@ -146,9 +146,15 @@ def _against_others(z: Floats, pivot: NDArray[np.integer]) -> _Pivot:
     largest = z.max(axis=0)
     z -= largest
     shares = np.exp(z)
-    total = shares.sum(axis=0)
+    total = _over_classes(shares)
     gap = own - largest
     return _Pivot(gap - np.log(total), gap, shares, total, z)
+
+
+def _over_classes(x: Floats) -> Floats:
+    """(b,) sums of (c, b), class after class: numpy adds up a lone column in another order, and bits would differ."""
+    x = np.ascontiguousarray(x)
+    return x.sum(axis=0) if x.shape[1] > 1 else np.repeat(x, 2, axis=1).sum(axis=0)[:1]
 
 
 def _log_sigmoid(x: Floats) -> Floats:
@@ -167,11 +173,11 @@ def _modified_entropy(pivot: _Pivot) -> Floats:
     with np.errstate(divide="ignore"):  # p_j = 1 in float32: one of the few rows that are mended below
         terms = np.log1p(-shares * scale.astype(shares.dtype))
     terms *= shares
-    others = scale * terms.sum(axis=0, dtype=shares.dtype)
+    others = scale * _over_classes(terms)
     # Below this the products underflow in float32; there log(1 - p) = -p, to float32's precision.
     small = np.flatnonzero(scale < 1e-7)
     if small.size:
-        others[small] = -np.square(scale[small]) * np.square(shares[:, small]).sum(axis=0, dtype=np.float64)
+        others[small] = -np.square(scale[small]) * _over_classes(np.square(shares[:, small], dtype=np.float64))
     large = np.flatnonzero(scale > 0.5)
     if large.size:
         sure = (pivot.logits[:, large], pivot.total[large], log_odds[large])
@@ -189,17 +195,17 @@ def _others_of_sure_errors(logits: Floats, total: Floats, log_odds: Floats) -> F
     top, columns = logits.argmax(axis=0), np.arange(logits.shape[1])
     logits[top, columns] = -np.inf
     second = np.maximum(logits.max(axis=0), -1e9)
-    log_others = second + np.log(np.maximum(np.exp(logits - second).sum(axis=0), np.finfo(np.float64).tiny))
+    log_others = second + np.log(np.maximum(_over_classes(np.exp(logits - second)), np.finfo(np.float64).tiny))
     log_complement = np.logaddexp(_log_sigmoid(log_odds), log_scale + log_others)
     p = np.exp(logits + log_scale)
-    return np.asarray((p * np.log1p(-p)).sum(axis=0) + np.exp(log_scale) * log_complement)
+    return np.asarray(_over_classes(p * np.log1p(-p)) + np.exp(log_scale) * log_complement)
 
 
 def _entropy(pivot: _Pivot) -> Floats:
     """(b,) sum of p log p, from the most likely class and the others' shares."""
     log_odds = pivot.log_odds.astype(np.float64)
     log_top, log_rest = _log_sigmoid(log_odds), _log_sigmoid(-log_odds)
-    weighted = (pivot.shares * np.where(pivot.shares > 0, pivot.logits, 0)).sum(axis=0)
+    weighted = _over_classes(pivot.shares * np.where(pivot.shares > 0, pivot.logits, 0))
     scale = np.exp(log_rest) / pivot.total
     others = scale * weighted + np.exp(log_rest) * (log_rest - np.log(pivot.total))
     return np.asarray(np.exp(log_top) * log_top + others)
@@ -227,17 +233,15 @@ def _multiclass(evidence: Evidence, names: list[str], temperature: float) -> dic
     assert outputs is not None
     n, c = outputs.shape
     dtype = _dtype(outputs)
-    wide = {"modified_entropy", "entropy"}
+    wide = {"modified_entropy", "entropy", "loss", "confidence"}
     out: dict[str, Floats] = {name: np.empty(n, np.float64 if name in wide else dtype) for name in names}
-    log_odds = np.empty(n, dtype) if {"loss", "log_odds"} & out.keys() else None
-    log_odds_top = np.empty(n, dtype) if "confidence" in out else None
 
     def block(rows: slice) -> None:
         z = _working(outputs, rows, evidence.kind, temperature)
         if not out.keys().isdisjoint(UNLABELLED):
             top = _against_others(z.copy(), z.argmax(axis=0))
-            if log_odds_top is not None:
-                log_odds_top[rows] = top.log_odds
+            if "confidence" in out:
+                out["confidence"][rows] = _loss(top.log_odds)
             if "entropy" in out:
                 out["entropy"][rows] = _entropy(top)
         if out.keys().isdisjoint(LABELLED):
@@ -245,8 +249,10 @@ def _multiclass(evidence: Evidence, names: list[str], temperature: float) -> dic
         assert labels is not None
         y = labels[rows]
         pivot = _against_others(z, y)
-        if log_odds is not None:
-            log_odds[rows] = pivot.log_odds
+        if "log_odds" in out:
+            out["log_odds"][rows] = pivot.log_odds
+        if "loss" in out:
+            out["loss"][rows] = _loss(pivot.log_odds)
         if "margin" in out:
             out["margin"][rows] = pivot.gap
         if "correct" in out:
@@ -257,21 +263,14 @@ def _multiclass(evidence: Evidence, names: list[str], temperature: float) -> dic
             out["modified_entropy"][rows] = _modified_entropy(pivot)
 
     over_rows(block, n, c * dtype.itemsize)
-    if "log_odds" in out and log_odds is not None:
-        out["log_odds"] = log_odds
-    if "loss" in out and log_odds is not None:
-        out["loss"] = _loss(log_odds)
-    if log_odds_top is not None:
-        out["confidence"] = _loss(log_odds_top)
     for name in wide & out.keys():
         out[name] = _narrow(out[name], dtype)
     return out
 
 
 def _loss(log_odds: Floats) -> Floats:
-    """log p_y of log-odds; in float64 where float32 would tie the most confident records at 0."""
-    if log_odds.dtype == np.float32 and log_odds.size and log_odds.max() > -np.log(_TINY):
-        log_odds = log_odds.astype(np.float64)
+    """float64 log p_y of log-odds: float32 would tie the most confident records at 0."""
+    log_odds = log_odds.astype(np.float64)
     return _in_order(_log_sigmoid(log_odds), log_odds, 700.0)
 
 

@@ -9,6 +9,7 @@ quarters, or "age/10"), a signal's quantiles ("loss/10"), or a cross of those ("
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,6 +85,43 @@ def by_correctness(evidence: Evidence) -> Partition:
     return Partition("correct", right.astype(np.int32), ("correct=no", "correct=yes"))
 
 
+@dataclass(frozen=True)
+class _Quantiles:
+    """What `by_quantile` makes."""
+
+    signal: str
+    cuts: tuple[float, ...]
+
+    def __call__(self, evidence: Evidence) -> Partition:
+        return self.settled(evidence)(evidence)
+
+    def settled(self, evidence: Evidence) -> _Between:
+        """The same with the cut points that these records have."""
+        ends = [f"{100 * cut:g}" for cut in (0.0, *self.cuts, 1.0)]
+        labels = tuple(f"{self.signal}={low}-{high}%" for low, high in pairwise(ends))
+        edges = _edges(signals.signal(evidence, self.signal), self.cuts)
+        return _Between(self.signal, False, tuple(edges.tolist()), labels)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """Slices of a signal, or of a numeric column, between fixed edges; what is missing is in none, or in its own."""
+
+    name: str
+    is_column: bool
+    edges: tuple[float, ...]
+    labels: tuple[str, ...]
+
+    def __call__(self, evidence: Evidence) -> Partition:
+        if not self.is_column:
+            return Partition(self.name, _between(signals.signal(evidence, self.name), self.edges), self.labels)
+        codes, labels = _between(np.asarray(evidence.columns[self.name]), self.edges), self.labels
+        if (codes < 0).any():
+            codes[codes < 0] = len(labels)
+            labels = (*labels, f"{self.name}={MISSING}")
+        return Partition(self.name, codes, labels)
+
+
 def by_quantile(signal: str = "loss", quantiles: int | Sequence[float] = 10) -> Slicer:
     """Slices between quantiles of a signal over all records; the first holds the least member-like.
 
@@ -96,14 +134,19 @@ def by_quantile(signal: str = "loss", quantiles: int | Sequence[float] = 10) -> 
     >>> by_quantile("loss", 2)(evidence).codes.tolist()
     [0, 0, 0, 0, 1, 1, 1, 1]
     """
-    cuts = _cuts(quantiles)
+    return _Quantiles(signal, _cuts(quantiles))
 
-    def slicer(evidence: Evidence) -> Partition:
-        codes, _ = _binned(signals.signal(evidence, signal), cuts)
-        ends = [f"{100 * cut:g}" for cut in (0.0, *cuts, 1.0)]
-        labels = tuple(f"{signal}={low}-{high}%" for low, high in pairwise(ends))
-        return Partition(signal, codes, labels)
 
+def settled(slicer: Slicer, evidence: Evidence) -> Slicer:
+    """A slicer that cuts any block of records where it would cut these; slices by value know no cut points.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False] * 4), signals={"loss": np.arange(8.)})
+    >>> settled(by_quantile("loss", 2), evidence)(evidence.take(slice(3, 5))).codes.tolist()
+    [0, 1]
+    """
+    if isinstance(slicer, _Quantiles | _Column | _Crossed):
+        return slicer.settled(evidence)
     return slicer
 
 
@@ -118,17 +161,70 @@ def _cuts(quantiles: int | Sequence[float]) -> tuple[float, ...]:
     return cuts
 
 
-def _binned(values: NDArray[Any], cuts: tuple[float, ...]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Codes by quantile, -1 for NaN, and the values at the cuts; equal values are never parted."""
+def _edges(values: NDArray[Any], cuts: tuple[float, ...]) -> NDArray[Any]:
+    """The values at the cuts; NaN aside."""
     known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
     ranks = np.ceil(np.array(cuts) * len(known) - 1e-9).astype(np.int64).clip(0, max(len(known) - 1, 0))
-    edges = np.sort(known)[ranks] if len(known) else np.zeros(len(cuts))  # many quantiles: a sort beats a selection
+    return np.sort(known)[ranks] if len(known) else np.zeros(len(cuts))  # many quantiles: a sort beats a selection
+
+
+def _between(values: NDArray[Any], edges: Sequence[float]) -> NDArray[np.int32]:
+    """(n,) codes by the edges, -1 for NaN; equal values are never parted."""
     codes = np.zeros(len(values), np.int32)
     for edge in edges:  # a pass an edge beats a binary search a row
         codes += values >= edge
-    if len(known) < len(values):
+    if values.dtype.kind == "f":
         codes[np.isnan(values)] = -1
-    return codes, edges
+    return codes
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What `by_column` makes. cut: whether a numeric one is cut at its quantiles; None: where it has many values."""
+
+    name: str
+    bins: int | None
+    cut: bool | None = None
+
+    def __call__(self, evidence: Evidence) -> Partition:
+        name, values = self.name, self._values(evidence)
+        if values.dtype.kind in "iuf":
+            found = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values)
+            if len(found) > MAX_VALUES and self.cut is not False:
+                return self._between(values)(evidence)
+            codes = np.searchsorted(found, values).astype(np.int32)
+            texts = [_numeral(value) for value in found]
+            if values.dtype.kind == "f" and np.isnan(values).any():
+                codes[np.isnan(values)] = len(texts)
+                texts.append(MISSING)
+        else:
+            found, place = distinct(values)
+            if self.bins is not None and values.dtype.kind != "b":
+                raise InputError(
+                    "DV053", f"the column {name!r} holds text: it has no {self.bins} bins, only its values"
+                )
+            codes, texts = place.astype(np.int32), [_word(str(value)) for value in found]
+        if len(texts) > MAX_SLICES:
+            raise InputError("DV053", f"the column {name!r} has {len(texts):,} distinct values: too many to slice by")
+        return Partition(name, codes, tuple(f"{name}={text}" for text in texts))
+
+    def settled(self, evidence: Evidence) -> _Column | _Between:
+        """The same with the cut points that these records have; by value where they have few."""
+        values = self._values(evidence)
+        if values.dtype.kind in "iuf" and len(np.unique(values[values == values])) > MAX_VALUES:
+            return self._between(values)
+        return _Column(self.name, self.bins, cut=False)
+
+    def _values(self, evidence: Evidence) -> NDArray[Any]:
+        if self.name not in evidence.columns:
+            raise InputError("DV053", _unknown(self.name, evidence))
+        return np.asarray(evidence.columns[self.name])
+
+    def _between(self, values: NDArray[Any]) -> _Between:
+        edges = _edges(values, _cuts(self.bins or 4))
+        bounds = [_numeral(edge) for edge in (np.nanmin(values), *edges, np.nanmax(values))]
+        labels = tuple(f"{self.name}={low} to {high}" for low, high in pairwise(bounds))
+        return _Between(self.name, True, tuple(edges.tolist()), labels)
 
 
 def by_column(name: str, *, bins: int | None = None) -> Slicer:
@@ -143,30 +239,7 @@ def by_column(name: str, *, bins: int | None = None) -> Slicer:
     >>> by_column("sex")(evidence).labels
     ('sex=f', 'sex=m')
     """
-
-    def slicer(evidence: Evidence) -> Partition:
-        if name not in evidence.columns:
-            raise InputError("DV053", _unknown(name, evidence))
-        values = np.asarray(evidence.columns[name])
-        if values.dtype.kind in "iuf":
-            found = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values)
-            if len(found) > MAX_VALUES:
-                return _numeric(name, values, bins or 4)
-            codes = np.searchsorted(found, values).astype(np.int32)
-            texts = [_numeral(value) for value in found]
-            if values.dtype.kind == "f" and np.isnan(values).any():
-                codes[np.isnan(values)] = len(texts)
-                texts.append(MISSING)
-        else:
-            found, place = distinct(values)
-            if bins is not None and values.dtype.kind != "b":
-                raise InputError("DV053", f"the column {name!r} holds text: it has no {bins} bins, only its values")
-            codes, texts = place.astype(np.int32), [_word(str(value)) for value in found]
-        if len(texts) > MAX_SLICES:
-            raise InputError("DV053", f"the column {name!r} has {len(texts):,} distinct values: too many to slice by")
-        return Partition(name, codes, tuple(f"{name}={text}" for text in texts))
-
-    return slicer
+    return _Column(name, bins)
 
 
 def _numeral(value: np.generic) -> str:
@@ -179,28 +252,14 @@ def _word(text: str) -> str:
     return f'"{text}"' if text in (MISSING, REST) else text or MISSING
 
 
-def _numeric(name: str, values: NDArray[Any], bins: int) -> Partition:
-    codes, edges = _binned(values, _cuts(bins))
-    bounds = [_numeral(edge) for edge in (np.nanmin(values), *edges, np.nanmax(values))]
-    labels = [f"{name}={low} to {high}" for low, high in pairwise(bounds)]
-    if (codes < 0).any():
-        codes[codes < 0] = len(labels)
-        labels.append(f"{name}={MISSING}")
-    return Partition(name, codes, tuple(labels))
+@dataclass(frozen=True)
+class _Crossed:
+    """What `crossed` makes."""
 
+    slicers: tuple[Slicer, ...]
 
-def crossed(*slicers: Slicer) -> Slicer:
-    """Every combination of two or more partitions that some record has: "class=3 & sex=f".
-
-    >>> from divulge.evidence import Evidence
-    >>> evidence = Evidence(member=np.array([True, False]), labels=np.array([0, 1]),
-    ...                     columns={"sex": np.array(["f", "m"])})
-    >>> crossed(by_class, by_column("sex"))(evidence).labels
-    ('class=0 & sex=f', 'class=1 & sex=m')
-    """
-
-    def slicer(evidence: Evidence) -> Partition:
-        parts = [slicer(evidence) for slicer in slicers]
+    def __call__(self, evidence: Evidence) -> Partition:
+        parts = [slicer(evidence) for slicer in self.slicers]
         if any(part.rows is not None for part in parts):
             raise InputError("DV053", "overlapping slices (multi-label classes) cannot be crossed")
         inside = np.all([part.codes >= 0 for part in parts], axis=0)
@@ -215,7 +274,21 @@ def crossed(*slicers: Slicer) -> Slicer:
         all_codes[inside] = codes
         return Partition(" & ".join(part.name for part in parts), all_codes, tuple(labels))
 
-    return slicer
+    def settled(self, evidence: Evidence) -> _Crossed:
+        """The same with the cut points that these records have."""
+        return _Crossed(tuple(settled(slicer, evidence) for slicer in self.slicers))
+
+
+def crossed(*slicers: Slicer) -> Slicer:
+    """Every combination of two or more partitions that some record has: "class=3 & sex=f".
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(member=np.array([True, False]), labels=np.array([0, 1]),
+    ...                     columns={"sex": np.array(["f", "m"])})
+    >>> crossed(by_class, by_column("sex"))(evidence).labels
+    ('class=0 & sex=f', 'class=1 & sex=m')
+    """
+    return _Crossed(slicers)
 
 
 def named(slicer: str | Slicer, evidence: Evidence) -> Slicer:

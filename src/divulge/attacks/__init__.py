@@ -65,7 +65,10 @@ class Attack(Protocol):
     - `needs`, a tuple of signal names to be computed beforehand in one pass;
     - `fitted`, True where it is fitted on membership (its intervals are then widened), or a function of the evidence;
     - `cost`, about how many times as long as a threshold attack it takes, for the time left;
-    - `prepare(evidence, rng)`, signals by name that it asks of the model, whoever is a member; asked once an audit.
+    - `prepare(evidence, rng)`, signals by name that it asks of the model, whoever is a member; asked once an audit;
+    - `fit(sample, rng)`, for streams, what `attack(evidence, rng)` would learn, learned on all records of a sample: a
+      function of evidence, (n,) float scores, that can be pickled, draws nothing, and says of a record the same bits in
+      any block and order; NaN = cannot score this row. It raises Unavailable where the sample does not hold enough.
 
     Its `str` is its name in the report, its `repr` its provenance.
     """

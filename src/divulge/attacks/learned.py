@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 from divulge.attacks import per_class
 from divulge.attacks.knowledge import (
     FEATURES,
+    Answers,
+    Encoding,
     Table,
+    bin_edges,
     binned,
     column_names,
     in_canonical_order,
-    of_columns,
-    of_outputs,
+    outer_limits,
+    product,
+    read_columns,
+    read_outputs,
+    row_by_row,
+    steady,
     tame,
 )
 from divulge.blocks import in_parallel_alone
@@ -33,6 +40,7 @@ FEWEST = 10  # records of a side that a fit needs
 FEWEST_FOR_MLP = 200  # with fewer it stops by too few held-out ones, and misses what is there
 _COSTS = {"logistic": 40.0, "per_class": 75.0, "spline": 250.0, "boosting": 500.0, "knn": 400.0, "mlp": 800.0}
 MODELS = tuple(_COSTS)
+_FULL = 1024  # rows that a user's classifier scores at a time
 _SUREST = 1e-12  # a probability of a user's classifier is kept this far from 0 and 1
 
 
@@ -113,22 +121,56 @@ class Learned:
         if not known.all():
             x, order = x[known], order[known]
         y, fold = evidence.member[order], fold[order]
-        _check_enough(y, fold, FEWEST_FOR_MLP if self.model == "mlp" else FEWEST)
-        answers = x[:, :-1] if self.model == "per_class" else x  # there the last column is the label
+        self._check_enough([y[fold != k] for k in range(FOLDS)])
+        answers = self._answers(x)
         if self.model != "boosting":
             tame(answers)
 
         def scored(k: int) -> NDArray[np.float64]:
             fit, rows = fold != k, fold == k
-            return _fitted_and_scored(self.estimator(evidence, seeds[k], int(fit.sum())), x[fit], y[fit], x[rows])
+            return _log_odds(_fitted(self.estimator(evidence, seeds[k], int(fit.sum())), x[fit], y[fit]), x[rows])
 
         scores = np.full(len(evidence), np.nan)
-        if np.array_equal(answers.min(axis=0), answers.max(axis=0)):
-            scores[order] = 0.0  # nothing to learn from; a fit would give its rounding errors
+        if _says_nothing(answers):
+            scores[order] = 0.0
             return scores
         for k, found in enumerate(in_parallel_alone(scored, range(FOLDS))):
             scores[order[fold == k]] = found
         return scores
+
+    def fit(self, sample: Evidence, rng: np.random.Generator) -> LearnedScorer:
+        """One fit to all records of a sample, that scores others: how it sees them is learned there too.
+
+        A class, or a value of a column, that the sample lacks counts as no known one. The user's own classifier is
+        always asked for 1,024 rows at once, so that what it says of one does not depend on how many there are.
+
+        Raises:
+            Unavailable: no outputs and no signals, no column of a name, too few members or non-members.
+        """
+        seed = int(rng.integers(2**31))
+        sample = steady(sample)
+        sample = sample.take(in_canonical_order(sample))
+        x, view = self._seen(sample)
+        known = np.isfinite(x.sum(axis=1, dtype=np.float64))
+        x, y = x[known], sample.member[known]
+        self._check_enough([y])
+        answers = self._answers(x)
+        if self.model != "boosting":
+            view = view._replace(limits=outer_limits(answers))
+            tame(answers, view.limits)
+        if _says_nothing(answers):
+            return LearnedScorer(self, view, None)
+        fresh = self.estimator(sample, seed, len(x))
+        if self.model == "knn":
+            fresh.set_params(kneighborsclassifier__algorithm="kd_tree")  # else by BLAS, in blocks
+        (estimator,) = in_parallel_alone(lambda estimator: _fitted(estimator, x, y), [fresh])
+        if self.model in ("logistic", "spline", "mlp"):
+            estimator = RowByRow(estimator)
+        elif isinstance(estimator, per_class.PerClass):
+            estimator = estimator.row_by_row(RowByRow(estimator.pooled))
+        elif not isinstance(self.model, str):
+            estimator = InFullBlocks(estimator)
+        return LearnedScorer(self, view, estimator)
 
     def table(self, evidence: Evidence) -> Table:
         """(n, d) float32 what it sees of each record.
@@ -136,11 +178,35 @@ class Learned:
         Raises:
             Unavailable: no outputs and no signals, or no column of a name.
         """
-        parts = [of_outputs(evidence), of_columns(evidence, self.columns)]
+        return self._seen(evidence)[0]
+
+    def _seen(self, evidence: Evidence, view: View | None = None) -> tuple[Table, View]:
+        """The table, and what of it was learned from all records; or as learned from others."""
+        outputs, answers = read_outputs(evidence, None if view is None else view.answers)
+        columns, encodings = read_columns(evidence, self.columns, None if view is None else view.encodings)
+        parts = [outputs, columns]
         if self.model == "per_class":
-            parts.append(per_class.features(evidence))
+            parts.append(per_class.features(evidence, answers.floor))
         table = np.concatenate(parts, axis=1)
-        return binned(table) if self.model == "boosting" else table
+        if self.model == "boosting":
+            edges = bin_edges(table) if view is None else view.edges
+            return binned(table, edges), View(answers, encodings, edges, None)
+        if view is not None and view.limits is not None:
+            tame(self._answers(table), view.limits)
+        return table, View(answers, encodings, None, None if view is None else view.limits)
+
+    def _answers(self, x: Table) -> Table:
+        """A view of the columns that say something; of per_class the last is the label."""
+        return x[:, :-1] if self.model == "per_class" else x
+
+    def _check_enough(self, fits: list[NDArray[np.bool_]]) -> None:
+        """Every fit needs both sides."""
+        needed = FEWEST_FOR_MLP if self.model == "mlp" else FEWEST
+        fewest = min(int((member == side).sum()) for member in fits for side in (True, False))
+        if fewest < needed:
+            raise Unavailable(
+                f"needs {needed} members and {needed} non-members (or groups of them) in every fit, has {fewest}"
+            )
 
     def estimator(self, evidence: Evidence, seed: int, rows: int) -> Any:
         """A classifier of its kind for so many rows of this evidence's table, not fitted."""
@@ -151,6 +217,92 @@ class Learned:
         fresh = clone(self.model)
         chances = [name for name in fresh.get_params() if re.fullmatch(r"(.*__)?random_state", name)]
         return fresh.set_params(**dict.fromkeys(chances, seed))
+
+
+class View(NamedTuple):
+    """How `Learned` sees a record: what its table takes from all records; `edges` for boosting, else `limits`."""
+
+    answers: Answers
+    encodings: tuple[tuple[Encoding, ...], ...]
+    edges: list[NDArray[np.float32]] | None
+    limits: tuple[Table, Table] | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LearnedScorer:
+    """What `Learned.fit` found; of a record it says the same bits in any block.
+
+    Attributes:
+        attack: whose it is.
+        view: how it sees a record.
+        estimator: a fitted classifier with `decision_function` or `predict_proba`; None: there was nothing to learn.
+
+    >>> from divulge.evidence import Evidence
+    >>> n = np.arange(2000)
+    >>> evidence = Evidence(n < 1000, signals={"mine": np.sin(n) + (n < 1000)})
+    >>> score = Learned().fit(evidence.take(n % 2 == 0), np.random.default_rng(0))(evidence.take(n % 2 == 1))
+    >>> round(float((score[:500, None] > score[None, 500:]).mean()), 1)
+    0.8
+    """
+
+    attack: Learned
+    view: View
+    estimator: Any
+
+    def __call__(self, evidence: Evidence) -> NDArray[np.floating[Any]]:
+        """(n,) float64 log-odds of membership, NaN where an output or a signal is."""
+        return row_by_row(self._scored, evidence)
+
+    def _scored(self, evidence: Evidence) -> NDArray[np.float64]:
+        x, _ = self.attack._seen(evidence, self.view)
+        known = np.isfinite(x.sum(axis=1, dtype=np.float64))
+        scores = np.where(known, 0.0, np.nan)
+        if self.estimator is not None and known.any():
+            scores[known] = _log_odds(self.estimator, x[known])
+        return scores
+
+
+class RowByRow:
+    """A fitted pipeline that ends in a linear model or a network, its sums taken in the order of the columns.
+
+    Args:
+        pipeline: fitted; its steps but the last work on each value by itself.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self._before, last = pipeline[:-1], pipeline[-1]
+        linear = hasattr(last, "coef_")
+        self._layers = (
+            [(last.coef_.T, last.intercept_)] if linear else list(zip(last.coefs_, last.intercepts_, strict=True))
+        )
+        self._most = np.inf if linear else -np.log(_SUREST)  # as a probability is
+
+    def decision_function(self, x: Table) -> NDArray[np.float64]:
+        """(n,) log-odds."""
+        found = self._before.transform(x)
+        for weights, intercept in self._layers[:-1]:
+            found = np.maximum(product(found, weights) + intercept, 0)
+        weights, intercept = self._layers[-1]
+        return np.asarray(np.clip((product(found, weights) + intercept)[:, 0], -self._most, self._most))
+
+
+class InFullBlocks:
+    """A fitted classifier that is asked for 1,024 rows at once, never fewer: BLAS takes other ways for other shapes.
+
+    Args:
+        estimator: fitted, with `decision_function` or `predict_proba`.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+
+    def decision_function(self, x: Table) -> NDArray[np.float64]:
+        """(n,) log-odds."""
+        found = np.empty(len(x))
+        for start in range(0, len(x), _FULL):
+            rows = x[start : start + _FULL]
+            found[start : start + _FULL] = _log_odds(self._estimator, np.resize(rows, (_FULL, x.shape[1])))[: len(rows)]
+        return found
 
 
 def gives_scores(model: object) -> bool:
@@ -206,24 +358,25 @@ def _new(model: str, evidence: Evidence, seed: int, rows: int) -> Any:
     return per_class.PerClass(pooled, per_class.features(evidence.take(slice(1))).shape[1] - 1)
 
 
-def _fitted_and_scored(estimator: Any, x: Table, y: NDArray[np.bool_], unseen: Table) -> NDArray[np.float64]:
-    """(m,) log-odds of the unseen rows; both sides weigh alike where the classifier takes weights."""
+def _says_nothing(answers: Table) -> bool:
+    """All rows are alike: a fit would give its rounding errors."""
+    return np.array_equal(answers.min(axis=0), answers.max(axis=0))
+
+
+def _fitted(estimator: Any, x: Table, y: NDArray[np.bool_]) -> Any:
+    """The same, fitted; both sides weigh alike where it takes weights."""
     share = float(y.mean())
     if "sample_weight" in inspect.signature(estimator.fit).parameters:
         weight = np.where(y, 0.5 / share, 0.5 / (1 - share))
         estimator.fit(x, y, sample_weight=weight)
     else:
         estimator.fit(x, y)
+    return estimator
+
+
+def _log_odds(estimator: Any, unseen: Table) -> NDArray[np.float64]:
+    """(m,) log-odds of membership."""
     if hasattr(estimator, "decision_function"):
         return np.asarray(estimator.decision_function(unseen), np.float64)
     p = np.clip(np.asarray(estimator.predict_proba(unseen), np.float64), _SUREST, 1 - _SUREST)
     return np.asarray(np.log(p[:, 1]) - np.log(p[:, 0]))
-
-
-def _check_enough(member: NDArray[np.bool_], fold: NDArray[np.uint8], needed: int) -> None:
-    """Every fit needs both sides."""
-    fewest = min(int((member[fold != k] == side).sum()) for k in range(FOLDS) for side in (True, False))
-    if fewest < needed:
-        raise Unavailable(
-            f"needs {needed} members and {needed} non-members (or groups of them) in every fit, has {fewest}"
-        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks.knowledge import Table, log_probabilities
+from divulge.attacks.knowledge import Table, log_probabilities, product
 from divulge.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -18,10 +20,14 @@ FEW = 20  # records of a side below which a class keeps the classifier of all
 WIDEST = 30  # classes up to which a class's classifier sees every log-probability
 
 
-def features(evidence: Evidence) -> Table:
+def features(evidence: Evidence, floor: float | None = None) -> Table:
     """What a class's own classifier sees beside the score of the one for all: (n, c + 1), last the label.
 
     Log-probabilities in the order of the classes; none beyond 30 classes.
+
+    Args:
+        evidence: n records.
+        floor: what a probability of 0 is taken for; None: half the smallest above 0 here.
 
     Raises:
         Unavailable: there is not one class label a record.
@@ -34,7 +40,7 @@ def features(evidence: Evidence) -> Table:
     labels = evidence.labels
     if labels is None or labels.ndim != 1 or labels.dtype.kind == "f":
         raise Unavailable("an attack for each class needs one class label a record")
-    return np.column_stack([log_probabilities(evidence, WIDEST), labels.astype(np.float32)])
+    return np.column_stack([log_probabilities(evidence, WIDEST, floor), labels.astype(np.float32)])
 
 
 class PerClass:
@@ -51,6 +57,7 @@ class PerClass:
 
     def __init__(self, pooled: Any, wide: int) -> None:
         self._pooled, self._wide = pooled, wide
+        self._product: Callable[..., Any] = np.matmul
         self._of_class: dict[float, NDArray[np.float64]] = {}
 
     def fit(self, x: Table, y: NDArray[np.bool_]) -> PerClass:
@@ -71,8 +78,19 @@ class PerClass:
         for label, own in self._of_class.items():
             rows = np.flatnonzero(labels == label)
             if len(rows):
-                scores[rows] = table[rows] @ own[:-1] + own[-1]
+                scores[rows] = self._product(table[rows], own[:-1, None])[:, 0] + own[-1]
         return scores
+
+    def row_by_row(self, pooled: Any) -> PerClass:
+        """The same, fitted, whose sums do not depend on which rows come together; `pooled` is so, of that on all."""
+        steady = copy(self)
+        steady._pooled, steady._product = pooled, product
+        return steady
+
+    @property
+    def pooled(self) -> Any:
+        """The classifier on all rows."""
+        return self._pooled
 
     def _log_p(self, x: Table) -> Table:
         return x[:, x.shape[1] - 1 - self._wide : -1]

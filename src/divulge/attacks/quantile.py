@@ -14,7 +14,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks.knowledge import CLASS, FEATURES, Table, column_names, floor_of, in_canonical_order, of_columns
+from divulge.attacks.knowledge import (
+    CLASS,
+    FEATURES,
+    Encoding,
+    Table,
+    codes_among,
+    column_names,
+    floor_of_kind,
+    in_canonical_order,
+    limit_of,
+    product,
+    read_columns,
+    row_by_row,
+    steady,
+)
 from divulge.blocks import in_parallel_alone
 from divulge.errors import InputError, Unavailable
 from divulge.folds import folds
@@ -24,6 +38,7 @@ if TYPE_CHECKING:
     from divulge.evidence import Evidence
 
 Floats = NDArray[np.float64]
+Probability = Callable[[Floats], Floats]
 
 FOLDS = 5
 FEWEST = 20  # non-members that a fit needs
@@ -106,31 +121,58 @@ class Quantile:
             Unavailable: no such signal; nothing to fit it to; too few non-members.
         """
         name = self._signal_of(evidence)
-        values, known = _finite(evidence, name), self._knowledge(evidence)
+        values, (known, _) = _finite(evidence, name, _limit(evidence, name)), self._knowledge(evidence)
         fold = folds(evidence, FOLDS, int(rng.integers(2**63)))
         seeds = rng.integers(2**31, size=FOLDS).tolist()
         order = in_canonical_order(evidence)
         order = order[~np.isnan(values[order])]
         values, known, fold = values[order], known.take(order), fold[order]
         nonmember = ~evidence.member[order]
-        fewest = min(int((nonmember & (fold != k)).sum()) for k in range(FOLDS))
-        if fewest < FEWEST:
-            raise Unavailable(f"needs {FEWEST} non-members (or groups of them) in every fit, has {fewest}")
-        probability = _PROBABILITY.get(name) if known.classes is not None or evidence.labels is None else None
+        _check_enough(min(int((nonmember & (fold != k)).sum()) for k in range(FOLDS)))
+        probability = _probability(evidence, name)
 
         def scored(k: int) -> Floats:
             inside, outside = fold == k, nonmember & (fold != k)
-            fit, rows = known.take(outside), known.take(inside)
-            t, unseen = _scaled(values[outside], values[inside], probability)
-            if self.model == "class":
-                return _class_scores(t, unseen, fit, rows)
-            expected = (_linear if self.model == "linear" else _boosting)(t, fit, rows, seeds[k])
-            return unseen - SHARE * expected - (1 - SHARE) * np.median(t)
+            fitted = self._fitted(values[outside], known.take(outside), probability, seeds[k])
+            return fitted.score(values[inside], known.take(inside))
 
         scores = np.full(len(evidence), np.nan)
         for k, found in enumerate(in_parallel_alone(scored, range(FOLDS))):
             scores[order[fold == k]] = found
         return scores
+
+    def fit(self, sample: Evidence, rng: np.random.Generator) -> QuantileScorer:
+        """One fit to all non-members of a sample, that scores other records.
+
+        A class that the sample lacks is expected to be like all of them, a value of a column none of the known.
+
+        Raises:
+            Unavailable: no such signal; nothing to fit it to; too few non-members.
+        """
+        seed = int(rng.integers(2**31))
+        sample = steady(sample)
+        sample = sample.take(in_canonical_order(sample))
+        name = self._signal_of(sample)
+        limit = _limit(sample, name)
+        values, (known, reading) = _finite(sample, name, limit), self._knowledge(sample)
+        rows = ~sample.member & ~np.isnan(values)
+        _check_enough(int(rows.sum()))
+        probability = _probability(sample, name)
+        (fitted,) = in_parallel_alone(
+            lambda seed: self._fitted(values[rows], known.take(rows), probability, seed), [seed]
+        )
+        return QuantileScorer(self, name, limit, reading, fitted.row_by_row())
+
+    def _fitted(self, values: Floats, known: _Known, probability: Probability | None, seed: int) -> _Fitted:
+        """To non-members' signals; see `_Fitted.score`."""
+        scale = _scale_of(values, probability)
+        t = scale(values)
+        if self.model == "class":
+            mean, deviation = _moments(t, known)
+            # A class whose non-members are all but equal would otherwise rank before and behind all others.
+            return _Fitted(scale, _ByClass(mean), 1.0, 0.0, np.maximum(deviation, 0.1 * t.std() or 1.0))
+        expected = (_linear if self.model == "linear" else _boosting)(t, known, seed)
+        return _Fitted(scale, expected, SHARE, float(np.median(t)), None)
 
     def _signal_of(self, evidence: Evidence) -> str:
         others = ("loss", "confidence", *evidence.signals) if self.signal == _SIGNAL else ()
@@ -139,7 +181,8 @@ class Quantile:
                 return name
         raise Unavailable(str(why_unavailable(evidence, self.signal)))
 
-    def _knowledge(self, evidence: Evidence) -> _Known:
+    def _knowledge(self, evidence: Evidence, reading: _Reading | None = None) -> tuple[_Known, _Reading]:
+        """What a fit may look at, and how it was read; or as it was read in others."""
         labels = evidence.labels
         one = labels is not None and labels.ndim == 1 and labels.dtype.kind != "f"
         if self.model == "class":
@@ -152,14 +195,61 @@ class Quantile:
             names = [*dict.fromkeys([*names, *(name for name in self.columns if not (name == CLASS and one))])]
             if not names and not (one and self.columns):
                 raise Unavailable("needs the model's inputs (features) or columns (columns=('age',))")
+        table, encodings = read_columns(evidence, names, None if reading is None else reading.encodings)
         if labels is None or not one:
-            return _Known(of_columns(evidence, names), None, 0)
+            return _Known(table, None, 0), _Reading(encodings, ())
         distinct, classes = np.unique(labels, return_inverse=True)
-        return _Known(of_columns(evidence, names), classes, len(distinct))
+        if reading is None:
+            return _Known(table, classes, len(distinct)), _Reading(encodings, tuple(distinct.tolist()))
+        return _Known(table, codes_among(reading.classes, distinct, classes), len(reading.classes)), reading
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QuantileScorer:
+    """What `Quantile.fit` found; of a record it says the same bits in any block.
+
+    Attributes:
+        attack: whose it is.
+        signal: the name of that which was chosen.
+        limit: how far it may lie from 0.
+        reading: how classes and columns are read.
+        fitted: what is expected of a non-member.
+
+    >>> from divulge.evidence import Evidence
+    >>> n = np.arange(2000)
+    >>> evidence = Evidence(n < 1000, labels=n % 5, signals={"mine": np.sin(n) + n % 5 + (n < 1000)})
+    >>> score = Quantile("class").fit(evidence.take(n % 2 == 0), np.random.default_rng(0))(evidence.take(n % 2 == 1))
+    >>> round(float((score[:500, None] > score[None, 500:]).mean()), 1)
+    0.8
+    """
+
+    attack: Quantile
+    signal: str
+    limit: float
+    reading: _Reading
+    fitted: _Fitted
+
+    def __call__(self, evidence: Evidence) -> NDArray[np.floating[Any]]:
+        """(n,) float64, NaN where the signal is."""
+        return row_by_row(self._scored, evidence)
+
+    def _scored(self, evidence: Evidence) -> Floats:
+        values, (known, _) = _finite(evidence, self.signal, self.limit), self.attack._knowledge(evidence, self.reading)
+        return self.fitted.score(values, known)
+
+
+class _Reading(NamedTuple):
+    """How classes (their values) and columns were read."""
+
+    encodings: tuple[tuple[Encoding, ...], ...]
+    classes: tuple[int, ...]
 
 
 class _Known(NamedTuple):
-    """What a fit may look at: (n, d) features and columns; (n,) numbers of classes below `size`, or None."""
+    """What a fit may look at: (n, d) features and columns; (n,) numbers of classes up to `size`, or None.
+
+    `size` itself is that of all classes which were never seen; no fit has one.
+    """
 
     table: Table
     classes: NDArray[np.int64] | None
@@ -173,100 +263,202 @@ def _sigmoid(x: Floats) -> Floats:
     return np.asarray((1 + np.tanh(x / 2)) / 2)
 
 
-_PROBABILITY: dict[str, Callable[[Floats], Floats]] = {
-    "log_odds": _sigmoid,
-    "loss": lambda log_p: np.exp(np.minimum(log_p, 0)),
-    "confidence": lambda log_p: np.exp(np.minimum(log_p, 0)),
-}
+def _exp(log_p: Floats) -> Floats:
+    return np.asarray(np.exp(np.minimum(log_p, 0)))
 
 
-def _finite(evidence: Evidence, name: str) -> Floats:
-    """(n,) the signal; log-odds of rounded probabilities no further out than half the smallest above 0 tells."""
-    limit = 1e30
-    if evidence.kind == "probs" and evidence.outputs is not None and name in (_SIGNAL, "margin"):
-        labels = evidence.outputs.shape[1] if evidence.task == "multilabel" else 1
-        limit = -np.log(floor_of(evidence.outputs)) * labels
+_PROBABILITY: dict[str, Probability] = {"log_odds": _sigmoid, "loss": _exp, "confidence": _exp}
+
+
+def _probability(evidence: Evidence, name: str) -> Probability | None:
+    """What a signal stands for, where there is one label a record or none."""
+    labels = evidence.labels
+    one = labels is None or (labels.ndim == 1 and labels.dtype.kind != "f")
+    return _PROBABILITY.get(name) if one else None
+
+
+def _limit(evidence: Evidence, name: str) -> float:
+    """How far a signal may lie from 0: log-odds of rounded probabilities no further than half the smallest tells."""
+    return limit_of(evidence, floor_of_kind(evidence)) if name in (_SIGNAL, "margin") else 1e30
+
+
+def _finite(evidence: Evidence, name: str, limit: float) -> Floats:
     return np.clip(signal(evidence, name).astype(np.float64), -limit, limit)
 
 
-def _scaled(fit: Floats, unseen: Floats, probability: Callable[[Floats], Floats] | None) -> tuple[Floats, Floats]:
-    """Both on a scale that rises with the signal: the probability it stands for, if any, and an asinh of it.
+def _check_enough(nonmembers: int) -> None:
+    if nonmembers < FEWEST:
+        raise Unavailable(f"needs {FEWEST} non-members (or groups of them) in every fit, has {nonmembers}")
+
+
+class _Scale(NamedTuple):
+    """A scale that rises with the signal: the probability it stands for, if any, and an asinh of it.
 
     Mistakes, the long tail of log-odds, would rule the fit otherwise. The asinh tells probabilities near 1 apart.
     """
-    centre = np.median(fit)
+
+    centre: float
+    spread: float
+    probability: Probability | None
+
+    def __call__(self, values: Floats) -> Floats:
+        wide = np.arcsinh((values - self.centre) / self.spread)
+        return wide if self.probability is None else self.probability(values) + _SLOPE * wide
+
+
+def _scale_of(fit: Floats, probability: Probability | None) -> _Scale:
+    centre = float(np.median(fit))
     spread = max(float(np.median(np.abs(fit - centre))) or float(np.abs(fit - centre).mean()) or 1.0, 1e-250)
+    return _Scale(centre, spread, probability)
 
-    def scale(values: Floats) -> Floats:
-        wide = np.arcsinh((values - centre) / spread)
-        return wide if probability is None else probability(values) + _SLOPE * wide
 
-    return scale(fit), scale(unseen)
+class _Fitted(NamedTuple):
+    """What is expected of non-members: `expected(rows)` on the scale, of which a share is taken away."""
+
+    scale: _Scale
+    expected: _ByClass | _Linear | _Planes | _Trees
+    share: float
+    middle: float
+    deviation: Floats | None
+
+    def score(self, values: Floats, rows: _Known) -> Floats:
+        """(m,) how far the signals lie above that, in deviations of the class where there are any."""
+        beyond = self.scale(values) - self.share * self.expected(rows)
+        if self.deviation is None:
+            return beyond - (1 - self.share) * self.middle
+        assert rows.classes is not None
+        return np.asarray(beyond / self.deviation[rows.classes])
+
+    def row_by_row(self) -> _Fitted:
+        """The same, whose sums do not depend on which rows come together."""
+        return self._replace(expected=_planes(self.expected)) if isinstance(self.expected, _Linear) else self
 
 
 def _moments(t: Floats, fit: _Known) -> tuple[Floats, Floats]:
-    """(size,) mean and standard deviation of t in each class, shrunk to the pooled ones."""
+    """(size + 1,) mean and standard deviation of t in each class, shrunk to the pooled ones; last these."""
     assert fit.classes is not None
-    number = np.bincount(fit.classes, minlength=fit.size)
+    number = np.bincount(fit.classes, minlength=fit.size + 1)
     weight = number / (number + POOLED_ROWS)
-    own = np.bincount(fit.classes, t, fit.size) / np.maximum(number, 1)
-    variance = np.bincount(fit.classes, np.square(t - own[fit.classes]), fit.size) / np.maximum(number, 1)
+    own = np.bincount(fit.classes, t, fit.size + 1) / np.maximum(number, 1)
+    variance = np.bincount(fit.classes, np.square(t - own[fit.classes]), fit.size + 1) / np.maximum(number, 1)
     return weight * own + (1 - weight) * t.mean(), np.sqrt(weight * variance + (1 - weight) * t.var())
 
 
-def _class_scores(t: Floats, unseen: Floats, fit: _Known, rows: _Known) -> Floats:
-    mean, deviation = _moments(t, fit)
-    # A class whose non-members are all but equal would otherwise rank before and behind all others.
-    deviation = np.maximum(deviation, 0.1 * t.std() or 1.0)
-    return np.asarray((unseen - mean[rows.classes]) / deviation[rows.classes])
+class _ByClass(NamedTuple):
+    """(size + 1,) what is expected of each class."""
+
+    level: Floats
+
+    def __call__(self, rows: _Known) -> Floats:
+        assert rows.classes is not None
+        return self.level[rows.classes]
 
 
-def _linear(t: Floats, fit: _Known, rows: _Known, seed: int) -> Floats:
-    """(m,) mean of three conditional quantiles of t, each linear in the design."""
+class _Components(NamedTuple):
+    """(d, k) axes of the columns, each less its mean and by its width."""
+
+    mean: Table
+    width: Table
+    kept: NDArray[np.bool_]
+    axes: NDArray[Any]
+
+    def standard(self, table: Table) -> Table:
+        return np.asarray(np.clip((table[:, self.kept] - self.mean) / self.width, -10, 10))
+
+    def __call__(self, table: Table) -> Floats:
+        return (self.standard(table) @ self.axes).astype(np.float64) if self.kept.any() else np.zeros((len(table), 0))
+
+
+class _Linear(NamedTuple):
+    """What is expected of each row, linear in the components and the class.
+
+    own: (size + 1,) a number of each class, where they are many; else None.
+    crossed: (c,) widths of the components that have a slope of each class's own.
+    b: intercept and slopes, `unit` times.
+    """
+
+    components: _Components
+    size: int
+    own: Floats | None
+    crossed: Floats
+    unit: float
+    b: Floats
+
+    def __call__(self, rows: _Known) -> Floats:
+        return self.of(self.components(rows.table), rows.classes)
+
+    def of(self, parts: Floats, classes: NDArray[np.int64] | None) -> Floats:
+        """(m,) from components."""
+        return np.asarray(self.unit * (self.b[0] + self.design(parts, classes) @ self.b[1:]))
+
+    def design(self, parts: Floats, classes: NDArray[np.int64] | None) -> Floats:
+        """(n, d): components of the features, an indicator of each class, and slopes of each class's own."""
+        if classes is None:
+            return parts
+        if self.own is not None:
+            return np.column_stack([parts, self.own[classes]])
+        one = np.eye(self.size + 1, self.size)[classes]
+        narrow = parts[:, : len(self.crossed)] / self.crossed
+        crossed = (one[:, :, None] * narrow[:, None, :]).reshape(len(parts), -1)
+        return np.hstack([parts, 3 * one, crossed])  # times 3: a class's own level is hardly shrunk
+
+
+class _Planes(NamedTuple):
+    """A `_Linear` multiplied out: (size + 1,) level and (size + 1, d) slopes of each class on the standard columns."""
+
+    components: _Components
+    level: Floats
+    slopes: Floats
+
+    def __call__(self, rows: _Known) -> Floats:
+        classes = np.zeros(len(rows.table), np.int64) if rows.classes is None else rows.classes
+        expected = self.level[classes]
+        for column, slope in zip(self.components.standard(rows.table).T, self.slopes.T, strict=True):
+            expected += slope[classes] * column  # a loop, since BLAS's sums depend on how many rows there are
+        return expected
+
+
+def _planes(line: _Linear) -> _Planes:
+    k = line.components.axes.shape[1]
+    level, slopes = [], []
+    for at in range(line.size + 1):
+        ends = line.of(np.vstack([np.zeros((1, k)), np.eye(k)]), np.full(k + 1, at) if line.size else None)
+        level.append(ends[0])
+        slopes.append(product(line.components.axes, (ends[1:] - ends[0])[:, None])[:, 0])
+    return _Planes(line.components, np.array(level), np.array(slopes))
+
+
+def _linear(t: Floats, fit: _Known, seed: int) -> _Linear:
+    """The mean of three conditional quantiles of t, each linear in the design."""
     t, fit = t[:_ROWS], fit.take(slice(_ROWS))
-    x, unseen = _design(t, fit, rows, seed)
-    scale = float(t.std()) or 1.0
-    ridge, start = _best_ridge(x, t / scale)
-    b = np.mean([pinball(x, t / scale, level, ridge, start=start) for level in LEVELS], axis=0)
-    return np.asarray(scale * (b[0] + unseen @ b[1:]))
-
-
-def _design(t: Floats, fit: _Known, rows: _Known, seed: int) -> tuple[Floats, Floats]:
-    """(n, d), (m, d): components of the features, an indicator of each class, and slopes of each class's own."""
-    parts, unseen = _components(fit.table, rows.table, seed)
-    if fit.classes is None or rows.classes is None:
-        return parts, unseen
-    if fit.size > _CLASSES:
+    components = _components(fit.table, seed)
+    parts = components(fit.table)
+    own = None
+    if fit.classes is not None and fit.size > _CLASSES:
         mean, _ = _moments(t, fit)
-        own = (mean - mean.mean()) / (mean.std() or 1.0)
-        return np.column_stack([parts, own[fit.classes]]), np.column_stack([unseen, own[rows.classes]])
-    first = slice(min(_CROSSED, _SLOPES // fit.size))
-    width = np.maximum(parts[:, first].std(axis=0), 1e-9)
-    both = []
-    for x, classes in ((parts, fit.classes), (unseen, rows.classes)):
-        one = np.eye(fit.size)[classes]
-        crossed = (one[:, :, None] * (x[:, first] / width)[:, None, :]).reshape(len(x), -1)
-        both.append(np.hstack([x, 3 * one, crossed]))  # times 3: a class's own level is hardly shrunk
-    return both[0], both[1]
+        own = (mean - mean[:-1].mean()) / (mean[:-1].std() or 1.0)
+    several = fit.classes is not None and own is None
+    first = slice(min(_CROSSED, _SLOPES // fit.size) if several else 0)
+    widths = np.maximum(parts[:, first].std(axis=0), 1e-9)
+    line = _Linear(components, fit.size, own, widths, float(t.std()) or 1.0, np.zeros(1))
+    x = line.design(parts, fit.classes)
+    ridge, start = _best_ridge(x, t / line.unit)
+    b = np.mean([pinball(x, t / line.unit, level, ridge, start=start) for level in LEVELS], axis=0)
+    return line._replace(b=b)
 
 
-def _components(table: Table, unseen: Table, seed: int) -> tuple[Floats, Floats]:
+def _components(table: Table, seed: int) -> _Components:
     """Principal components of the standardised columns, at most one for ten rows; unit: their root mean square."""
     mean, width = table.mean(axis=0, dtype=np.float64), table.std(axis=0, dtype=np.float64)
     kept = width > 1e-6 * np.maximum(np.abs(mean), 1e-30)  # the others are constant
+    found = _Components(mean[kept].astype(np.float32), width[kept].astype(np.float32), kept, np.zeros((0, 0)))
     if not kept.any():
-        return np.zeros((len(table), 0)), np.zeros((len(unseen), 0))
-
-    def standard(x: Table) -> Table:
-        scaled = (x[:, kept] - mean[kept].astype(np.float32)) / width[kept].astype(np.float32)
-        return np.asarray(np.clip(scaled, -10, 10))
-
+        return found
     from sklearn.utils.extmath import randomized_svd
 
     number = max(1, min(_COMPONENTS, len(table) // 10, int(kept.sum())))
-    _, length, axes = randomized_svd(standard(table), number, random_state=seed)
-    axes = axes.T * float(np.sqrt(len(table) / np.square(length).mean()))
-    return (standard(table) @ axes).astype(np.float64), (standard(unseen) @ axes).astype(np.float64)
+    _, length, axes = randomized_svd(found.standard(table), number, random_state=seed)
+    return found._replace(axes=axes.T * float(np.sqrt(len(table) / np.square(length).mean())))
 
 
 def _best_ridge(x: Floats, t: Floats) -> tuple[float, Floats]:
@@ -343,15 +535,29 @@ def pinball(
     return b
 
 
-def _boosting(t: Floats, fit: _Known, rows: _Known, seed: int) -> Floats:
-    """(m,) the conditional median of t, by boosted trees."""
+class _Trees(NamedTuple):
+    """Boosted trees, and (size + 1,) how each class is told to them."""
+
+    codes: Floats
+    trees: Any
+
+    def table(self, rows: _Known) -> NDArray[Any]:
+        return rows.table if rows.classes is None else np.column_stack([rows.table, self.codes[rows.classes]])
+
+    def __call__(self, rows: _Known) -> Floats:
+        return np.asarray(self.trees.predict(self.table(rows)), np.float64)
+
+
+def _boosting(t: Floats, fit: _Known, seed: int) -> _Trees:
+    """The conditional median of t, by boosted trees; to them a class that was never seen is a missing one."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    x, unseen, categories = fit.table, rows.table, None
-    if fit.classes is not None and rows.classes is not None:
+    codes, categories = np.zeros(0), None
+    if fit.classes is not None:
         few = fit.size <= _CLASSES
-        codes: NDArray[Any] = np.arange(fit.size) if few else _moments(t, fit)[0]
-        categories = [x.shape[1]] if few else None
-        x, unseen = np.column_stack([x, codes[fit.classes]]), np.column_stack([unseen, codes[rows.classes]])
+        codes = np.append(np.arange(fit.size), np.nan) if few else _moments(t, fit)[0]
+        categories = [fit.table.shape[1]] if few else None
     trees = HistGradientBoostingRegressor(**_TREES, categorical_features=categories, random_state=seed)
-    return np.asarray(trees.fit(x, t).predict(unseen), np.float64)
+    found = _Trees(codes, trees)
+    trees.fit(found.table(fit), t)
+    return found

@@ -71,7 +71,7 @@ def shift(setting: Setting) -> Outcome:
         scores[held] += _linear(fit, part.member[~held], measured)
     roc = exact(scores, part.member, folds.halves(part, setting.seed), fitted=True)
     roc = replace(roc, effective=effective_shares(part.member, part.groups))
-    how = f"by {_foremost(table, names, part.member)}, on {how_many(part, evidence)}"
+    how = f"by {_foremost(table, names, part.member)}, on {how_many(part, setting.sizes)}"
     return against_attack("shift", "DV201", roc, setting, how)
 
 

@@ -47,19 +47,28 @@ def shared_records(evidence: Evidence, contents: NDArray[np.uint64]) -> Shared:
     >>> shared_records(evidence, np.arange(3, dtype=np.uint64)).nonmembers
     1
     """
-    none = np.zeros(len(evidence.member), bool)
+    none, of = np.zeros(len(evidence.member), bool), int((~evidence.member).sum())
     if evidence.ids is not None and evidence.ids.dtype != folds.HASHES:
         rows, _ = _on_both_sides(folds.array_hashes(evidence.ids), evidence.member)
         if rows.any():
-            return Shared("id", rows, int((rows & ~evidence.member).sum()))
-    members, nonmembers = int(evidence.member.sum()), int((~evidence.member).sum())
+            return Shared("id", rows, int((rows & ~evidence.member).sum()), of)
+    members = int(evidence.member.sum())
     for by, hashes in _twin_keys(evidence, contents):
         rows, usual = _on_both_sides(hashes, evidence.member)
         found = int((rows & ~evidence.member).sum())
-        p = more_often(found, nonmembers, usual, members)
-        if found >= 3 and found / nonmembers > 2 * usual / members + 0.001 and p < CONTROL_ERROR / 2:
-            return Shared(by, rows, found)
-    return Shared(None, none, 0)
+        if unusual(found, of, usual, members):
+            return Shared(by, rows, found, of)
+    return Shared(None, none, 0, of)
+
+
+def unusual(found: int, nonmembers: int, usual: int, members: int) -> bool:
+    """Whether so many of the non-members have a twin among the members, where so many members have one among members.
+
+    >>> unusual(30, 1000, 2, 1000), unusual(30, 1000, 30, 1000)
+    (True, False)
+    """
+    p = more_often(found, nonmembers, usual, members)
+    return found >= 3 and found / nonmembers > 2 * usual / members + 0.001 and p < CONTROL_ERROR / 2
 
 
 def _twin_keys(evidence: Evidence, contents: NDArray[np.uint64]) -> Iterator[tuple[str, NDArray[np.uint64]]]:
@@ -88,16 +97,14 @@ def _on_both_sides(keys: NDArray[np.uint64], member: NDArray[np.bool_]) -> tuple
 def duplicates(setting: Setting) -> Outcome:
     """Records on both sides; the audit has left them out."""
     found = setting.shared
-    nonmembers = setting.sizes[1] + found.nonmembers
-    share = found.nonmembers / nonmembers
+    share = found.nonmembers / found.of
     copies = _copies(setting.evidence.groups)
     if found.by is None:
         return Outcome("duplicates", "DV203", OK, number(0.0), f"no record stands on both sides{copies}")
-    text = (
-        f"{found.nonmembers:,} of {nonmembers:,} non-members share their {found.by} with a member; left out, "
-        f"{int(found.rows.sum()):,} rows of both sides{copies}"
-    )
-    low, high = intervals.wilson(found.nonmembers, nonmembers, 2 * CONTROL_ERROR)
+    text = f"{found.nonmembers:,} of {found.of:,} non-members share their {found.by} with a member; "
+    left_out = int(found.rows.sum())
+    text += f"left out, {left_out:,} rows of both sides{copies}" if left_out else "counted all the same, as of a stream"
+    low, high = intervals.wilson(found.nonmembers, found.of, 2 * CONTROL_ERROR)
     return Outcome("duplicates", "DV203", WARNING, Estimate(share, float(low), float(high)), text)
 
 

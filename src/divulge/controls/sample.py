@@ -6,7 +6,6 @@ import math
 
 from divulge import metrics
 from divulge.controls.setting import FEW, OK, WARNING, Outcome, Setting, number
-from divulge.folds import effective_shares
 from divulge.intervals import clopper_pearson_lower, fpr_ranks
 
 
@@ -53,8 +52,8 @@ def smallest_tpr(fpr: float, members: int, nonmembers: int) -> float:
 
 def power(setting: Setting) -> Outcome:
     """What this sample could show: the smallest score, and the FPRs at which a tail can be measured."""
-    shares = effective_shares(setting.evidence.member, setting.evidence.groups)
-    members, nonmembers = (math.floor(n * share + 1e-9) for n, share in zip(setting.sizes, shares, strict=True))
+    shares = zip(setting.sizes, setting.effective, strict=True)
+    members, nonmembers = (math.floor(n * share + 1e-9) for n, share in shares)
     smallest = smallest_score(members, nonmembers)
     carried = [fpr for fpr in metrics.FPRS if metrics.needed_nonmembers(fpr) <= nonmembers]
     tail = "TPR at low FPR is not measured"

@@ -48,16 +48,17 @@ class Outcome(NamedTuple):
 class Shared(NamedTuple):
     """Records that stand on both sides.
 
-    by: what they share: "id", "feature row", "output row", "output row, rounded", "signals", or None. rows: (n,) bool.
-    nonmembers: how many of them are non-members.
+    by: what they share: "id", "feature row", "output row", "output row, rounded", "signals", or None. rows: (n,) bool,
+    the records that are left out for it; none of a stream. nonmembers, of: how many non-members share it, of how many.
 
-    >>> Shared(None, np.zeros(2, bool), 0).nonmembers
+    >>> Shared(None, np.zeros(2, bool), 0, 1).nonmembers
     0
     """
 
     by: str | None
     rows: NDArray[np.bool_]
     nonmembers: int
+    of: int
 
 
 class Setting(NamedTuple):
@@ -74,6 +75,8 @@ class Setting(NamedTuple):
     shared: what `shared_records` found, before they were left out.
     run: an attack's (n,) scores of some evidence, with the signals it needs computed.
     seed: of the audit.
+    sizes: members and non-members of the audit, of which the evidence may be a sample.
+    effective: how many independent records each counts as; see `folds.effective_shares`.
     """
 
     evidence: Evidence
@@ -87,6 +90,8 @@ class Setting(NamedTuple):
     shared: Shared
     run: Callable[[NamedAttack, Evidence], NDArray[np.floating[Any]]]
     seed: int
+    sizes: tuple[int, int]
+    effective: tuple[float, float]
 
     def auc_of_best(self, rows: NDArray[np.integer[Any]], member: NDArray[np.bool_], error: float) -> Estimate:
         """The best attack's AUC on some of the records, under another membership of them."""
@@ -107,12 +112,6 @@ class Setting(NamedTuple):
     def best(self) -> str:
         """The attack of the largest AUC."""
         return max(self.aucs, key=lambda name: self.aucs[name].value)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Members and non-members."""
-        members = int(self.evidence.member.sum())
-        return members, len(self.evidence.member) - members
 
 
 Control = Callable[[Setting], Outcome]
@@ -146,10 +145,10 @@ def subsample(evidence: Evidence, rows: int, seed: int) -> Evidence:
     return evidence.take(chosen[np.argsort(hashes[chosen], kind="stable")])
 
 
-def how_many(part: Evidence, whole: Evidence) -> str:
-    """What a subsample is, in words."""
+def how_many(part: Evidence, sizes: tuple[int, int]) -> str:
+    """What a subsample of so many members and non-members is, in words."""
     members = int(part.member.sum())
-    if len(part) == len(whole):
+    if len(part) == sum(sizes):
         return "all records"
     return f"a random {members:,} members and {len(part) - members:,} non-members"
 

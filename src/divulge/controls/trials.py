@@ -99,7 +99,7 @@ def null(setting: Setting) -> Outcome:
     lows = {name: x.mean() - quantile * x.std(ddof=1) / math.sqrt(PERMUTATIONS) for name, x in aucs.items()}
     worst = max(lows, key=lambda name: lows[name])
     mean = float(aucs[worst].mean())
-    text = f"with membership dealt out at random {PERMUTATIONS} times ({how_many(part, setting.evidence)})"
+    text = f"with membership dealt out at random {PERMUTATIONS} times ({how_many(part, setting.sizes)})"
     measured = Estimate(mean, float(lows[worst]), NAN)
     if lows[worst] > 0.5:
         text = f"{worst} still reaches AUC {mean:.3f} {text}: it sees membership where there is none"
@@ -144,7 +144,7 @@ def positive(setting: Setting) -> Outcome:
             elif not (metrics.advantage(roc, 0.05).low > 0 or _at_the_top(before, after, rows)):
                 still.append(attack)
         left = still
-    text = f"an advantage of {share:.2f} planted in {how_many(part, setting.evidence)}"
+    text = f"an advantage of {share:.2f} planted in {how_many(part, setting.sizes)}"
     if left:
         text = f"{left[0].name} failed its positive control ({text}): a low number from it means nothing"
         return Outcome("positive", "DV209", INVALID, number(share), text)

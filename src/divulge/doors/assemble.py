@@ -30,6 +30,7 @@ def assemble(
     lower_is_member: Sequence[str] = (),
     references: References | None = None,
     settled: bool = False,
+    like: Evidence | None = None,
 ) -> Evidence:
     """Evidence from arrays under flat names, all checks done.
 
@@ -43,6 +44,8 @@ def assemble(
         lower_is_member: names under `signals` to negate.
         references: passed on.
         settled: the labels are as divulge itself saved them, so they are checked and not read again.
+        like: other rows of the same table, which say how labels are to be read; then one side may be missing, and
+            nothing is logged.
 
     Raises:
         InputError: DV001 to DV024.
@@ -51,7 +54,10 @@ def assemble(
     >>> evidence.signals["loss"].tolist()
     [-1.0, -2.0]
     """
-    _check_sides(member, rows)
+    if like is None:
+        _check_sides(member, rows)
+    else:
+        classes, settled = _read_alike(flat, like, settled)
     _check_names(flat)
     outputs = _outputs(flat, rows, notes)
     names = read_classes(classes)
@@ -89,9 +95,51 @@ def assemble(
     )
     if flat:
         raise unknown("the name", next(iter(flat)), [*KEYS[:-2], "signal_<name>", "column_<name>"])
+    if like is not None:
+        check_alike(evidence, like)
+        return evidence
     for note in sorted(notes):
         logger.info(note)
     return evidence
+
+
+def _read_alike(flat: Flat, like: Evidence, settled: bool) -> tuple[Sequence[object] | None, bool]:
+    """The classes by which labels are read, and whether they stay as they are: as those of other rows were."""
+    labels = flat.get("labels")
+    if labels is None or like.labels is None:
+        return like.classes, settled
+    if like.labels.ndim == 2 and labels.ndim == 2 and not is_text(labels) and np.isin(labels, (0, 1)).all():
+        flat["labels"] = labels.astype(np.bool_)  # a block of one label each would be read as one-hot
+        return like.classes, True
+    if like.outputs is None and like.classes is None:
+        return None, True  # codes, of which a block may lack some
+    return like.classes, settled
+
+
+def check_alike(evidence: Evidence, like: Evidence) -> None:
+    """That blocks of one table hold the same fields, of the same widths.
+
+    Raises:
+        InputError: DV018, they do not.
+    """
+    for name in ("task", "kind"):
+        found, expected = getattr(evidence, name), getattr(like, name)
+        if found != expected:
+            raise InputError("DV018", f"these rows have the {name} {found}, those before them {expected}.")
+    for name in ("labels", "outputs", "features", "ids", "groups", "traces"):
+        shapes = [
+            None if array is None else array.shape[1:] for array in (getattr(evidence, name), getattr(like, name))
+        ]
+        if shapes[0] != shapes[1]:
+            words = [
+                "no such column" if shape is None else f"shape (n, {', '.join(map(str, shape))})" for shape in shapes
+            ]
+            raise InputError("DV018", f"{name}: these rows have {words[0]}, those before them {words[1]}.")
+    for name in ("signals", "columns"):
+        found, expected = set(getattr(evidence, name)), set(getattr(like, name))
+        if found != expected:
+            strange = sorted(found ^ expected)
+            raise InputError("DV018", f"{name}: {listed(strange)} is not in all blocks; expected the same in each.")
 
 
 def _check_sides(member: NDArray[np.bool_], rows: Rows) -> None:

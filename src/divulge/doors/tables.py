@@ -73,8 +73,8 @@ class Mapped:
         return f"mapping: {'; '.join(parts)}; to slice by: {rest or 'nothing'}"
 
 
-def read_table(frame: object, overrides: Overrides) -> Evidence:
-    """What `Evidence.from_table` does.
+def read_table(frame: object, overrides: Overrides, like: Evidence | None = None) -> Evidence:
+    """What `Evidence.from_table` does; like: other rows of the same table, see `assemble`.
 
     >>> table = {"member": [1, 1, 0], "logit_0": [2.0, 1.0, 0.0], "logit_1": [0.0, 3.0, 1.0], "y": [0, 1, 1]}
     >>> read_table(table, Overrides()).outputs.shape
@@ -92,7 +92,8 @@ def read_table(frame: object, overrides: Overrides) -> Evidence:
     classes = overrides.classes if overrides.classes is not None else mapped.classes
     if classes is None and mapped.positive is not None:
         classes = _two_classes(flat, mapped.positive)
-    return assemble(flat, member, Rows(None), notes, classes=classes, lower_is_member=overrides.lower_is_member)
+    lower = overrides.lower_is_member
+    return assemble(flat, member, Rows(None), notes, classes=classes, lower_is_member=lower, like=like)
 
 
 def columns_of(frame: object) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""Parquet files as blocks of Evidence, in memory that does not grow with the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from divulge.doors.archives import damaged
+from divulge.doors.tables import Overrides
+from divulge.errors import InputError
+from divulge.files import from_arrow_table, parquet_files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from divulge.evidence import Evidence
+
+BLOCK = 1 << 17  # rows that are worked on at a time
+PART = 1 << 20  # rows of a file after which a part of it ends
+LOOKS = 16  # row groups that the sketch looks into
+SEEN = 1 << 16  # rows that it reads of each
+
+
+class Part(NamedTuple):
+    """Some row groups of a file: what one worker reads at a time.
+
+    >>> Part(Path("a.parquet"), (0, 1), 2000).rows
+    2000
+    """
+
+    file: Path
+    row_groups: tuple[int, ...]
+    rows: int
+
+
+def listed(source: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[Path]:
+    """The Parquet files of a folder, or those that are named, by name.
+
+    Raises:
+        InputError: DV030, there are none, or one is not there.
+    """
+    named = [source] if isinstance(source, str | PathLike) else list(source)
+    files: list[Path] = []
+    for path in map(Path, named):
+        if path.is_dir():
+            files += parquet_files(path)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError("DV030", f"{path} does not exist. Expected .parquet files, or folders of them.")
+    if not files:
+        raise InputError("DV030", "there are no files to read. Expected .parquet files, or folders of them.")
+    if len(set(files)) < len(files):
+        twice = next(file for file in files if files.count(file) > 1)
+        raise InputError("DV008", f"{twice} is given twice, and its records would count twice. Name it once.")
+    return sorted(files)
+
+
+def parts_of(file: Path) -> list[Part]:
+    """A file in parts of about a million rows.
+
+    Raises:
+        InputError: DV032, no Parquet file, or one that was cut.
+    """
+    with _opened(file) as parquet:
+        rows = [parquet.metadata.row_group(at).num_rows for at in range(parquet.metadata.num_row_groups)]
+    parts: list[Part] = []
+    begun: list[int] = []
+    for at, _ in enumerate(rows):
+        begun.append(at)
+        size = sum(rows[one] for one in begun)
+        if size >= PART or at == len(rows) - 1:
+            parts.append(Part(file, tuple(begun), size))
+            begun = []
+    return parts
+
+
+def blocks_of(part: Part, overrides: Overrides, like: Evidence, rows: int = BLOCK) -> Iterator[Evidence]:
+    """The records of a part, so many at a time.
+
+    Args:
+        part: of a file.
+        overrides: what the user said of the columns.
+        like: the sketch, which says how they are read.
+        rows: in a block.
+
+    Raises:
+        InputError: DV032, a damaged file; else as the doors.
+    """
+    for table in _tables(part, rows):
+        try:
+            yield from_arrow_table(table, part.file, overrides, like)
+        except InputError as error:
+            raise InputError(error.code, f"{part.file}: {error.message}") from error
+
+
+def sketched(parts: Sequence[Part], overrides: Overrides) -> Evidence:
+    """Records from a few row groups spread over all files: what the columns are, and a sample to fit attacks on.
+
+    Where these hold one side only, more are read until both are there.
+
+    Raises:
+        InputError: as the doors; DV005, no members or no non-members in all that there is.
+    """
+    import pyarrow as pa
+
+    groups = [Part(part.file, (at,), 0) for part in parts for at in part.row_groups]
+    steps = max(1, len(groups) // LOOKS)
+    order = [*range(0, len(groups), steps), *(at for at in range(len(groups)) if at % steps)]
+    tables: list[pa.Table] = []
+    refused: InputError | None = None
+    for looked, at in enumerate(order, start=1):
+        tables.append(next(_tables(groups[at], SEEN), None))
+        if looked < min(LOOKS, len(order)):
+            continue
+        known = [table for table in tables if table is not None]
+        if not known:
+            continue
+        whole = pa.concat_tables(known, promote_options="permissive")
+        whole = whole.replace_schema_metadata(known[0].schema.metadata)
+        try:
+            return from_arrow_table(whole, groups[at].file, overrides)
+        except InputError as error:
+            if error.code != "DV005":
+                raise
+            refused, tables = error, [whole.slice(0, SEEN)]
+    raise refused or InputError("DV005", "the files hold no records. An audit compares members and non-members.")
+
+
+def _tables(part: Part, rows: int) -> Iterator[pa.Table]:
+    """As Arrow has them; the last may be shorter."""
+    import pyarrow as pa
+
+    with _opened(part.file) as parquet:
+        try:
+            for batch in parquet.iter_batches(rows, row_groups=list(part.row_groups), use_threads=False):
+                if len(batch):
+                    yield pa.Table.from_batches([batch]).replace_schema_metadata(parquet.schema_arrow.metadata)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise damaged(part.file, error) from error
+
+
+def _opened(file: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(file, memory_map=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(file, error) from error

@@ -1,0 +1,203 @@
+"""What was counted of a stream's files, kept in one file: after a stop the same audit goes on from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge.atomic import replacing
+from divulge.attacks import without_address
+from divulge.doors.archives import damaged, read_arrays, write_arrays
+from divulge.errors import InputError
+from divulge.evidence import Evidence
+from divulge.files import from_arrays, to_arrays
+from divulge.roc import Histogram
+from divulge.sketches import Sample, Units
+from divulge.tally import BITS, SLICE_BITS, Plan, Slices, Tally
+from divulge.version import VERSION
+
+FORM = 1
+Arrays = dict[str, NDArray[Any]]
+Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A sketch, what was asked, the tally so far, and the files that are in it.
+
+    Attributes:
+        sketch: which the attacks were fitted on; the same one is used after a stop.
+        asked: what the tally depends on, as text.
+        tally: of the finished files; None where there are none.
+        files: their names, sizes and times.
+    """
+
+    sketch: Evidence
+    asked: str
+    tally: Tally | None
+    files: Mapping[str, Stamp]
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, sketch: Evidence, plan: Plan, tally: Tally | None, files: Mapping[str, Stamp]) -> Checkpoint:
+        """What is kept of a run that has come so far."""
+        return cls(sketch, asked_of(plan), tally, dict(files))
+
+    @staticmethod
+    def stamp(file: Path) -> Stamp:
+        """Size and time, by which a file that was changed is known."""
+        about = file.stat()
+        return about.st_size, about.st_mtime_ns
+
+    def check(self, plan: Plan, files: Sequence[Path]) -> None:
+        """Whether it may be gone on from.
+
+        Raises:
+            InputError: DV037, other settings, or a counted file was changed, renamed or is gone.
+        """
+        where = str(self.path)
+        if self.asked != asked_of(plan):
+            raise InputError(
+                "DV037",
+                f"{where} was begun with other settings: {_differ(self.asked, asked_of(plan))}. Use those, or another "
+                "checkpoint.",
+            )
+        there = {file.name: file for file in files}
+        for name, stamp in self.files.items():
+            if name not in there:
+                raise InputError("DV037", f"{where} has counted {name}, which is no longer there. Use another one.")
+            if self.stamp(there[name]) != tuple(stamp):
+                raise InputError("DV037", f"{where} has counted {name}, which was changed since. Use another one.")
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it, whole or not at all."""
+        arrays: Arrays = {"asked": _text(self.asked), "files": _text(json.dumps(self.files))}
+        arrays |= {f"sketch {name}": array for name, array in to_arrays(self.sketch).items()}
+        arrays |= {} if self.tally is None else _of_tally(self.tally)
+        with replacing(path) as temporary:
+            write_arrays(temporary, arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Checkpoint | None:
+        """What was saved there; None where nothing was.
+
+        Raises:
+            InputError: DV032, a file that is no checkpoint.
+        """
+        where = Path(path)
+        if not where.exists():
+            return None
+        arrays = read_arrays(where)
+        try:
+            files = {name: (int(size), int(at)) for name, (size, at) in json.loads(_read(arrays["files"])).items()}
+            sketch = from_arrays(_under(arrays, "sketch "))
+            tally = _tally(arrays, sketch) if "rows" in arrays else None
+            return cls(sketch, _read(arrays["asked"]), tally, files, where)
+        except (KeyError, TypeError, ValueError, InputError) as error:
+            raise damaged(where, error) from error
+
+
+def asked_of(plan: Plan) -> str:
+    """Everything that a tally depends on but the records and the sketch."""
+    asked = {
+        "version": VERSION,
+        "form": FORM,
+        "attacks": {attack.name: without_address(repr(attack.call)) for attack in plan.attacks},
+        "slices": [without_address(repr(slicer)) for slicer in plan.slicers],
+        "seed": plan.seed,
+        "sample": plan.sample,
+        "bits": [BITS, SLICE_BITS],
+    }
+    return json.dumps(asked)
+
+
+def _differ(one: str, other: str) -> str:
+    before, now = json.loads(one), json.loads(other)
+    name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+    return f"{name} was {before.get(name)!r:.200}, is {now.get(name)!r:.200}"
+
+
+def _text(text: str) -> NDArray[Any]:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _read(array: NDArray[Any]) -> str:
+    return array.astype(np.uint8).tobytes().decode()
+
+
+def _under(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+# -------------------------------------------------------------------------------------------------- tally <-> arrays
+
+
+def _of_tally(tally: Tally) -> Arrays:
+    names = {
+        "attacks": list(tally.everyone),
+        "slices": [[part.name, list(part.labels), part.overlapping] for part in tally.slices],
+    }
+    arrays: Arrays = {"names": _text(json.dumps(names)), "rows": tally.rows, "digest": tally.digest}
+    if tally.right is not None:
+        arrays["right"] = tally.right
+    for at, name in enumerate(tally.everyone):
+        arrays[f"unscored {at}"] = tally.unscored[name]
+        arrays |= _of_histogram(f"everyone {at}", tally.everyone[name])
+        for number, part in enumerate(tally.slices):
+            arrays |= _of_histogram(f"slices {number} {at}", part.counts[name])
+    arrays["sample size"], arrays["sample hashes"] = np.array(tally.sample.size), tally.sample.hashes
+    arrays |= {f"sample rows {name}": array for name, array in to_arrays(tally.sample.rows).items()}
+    for name, units in (("copies", tally.copies), ("ids", tally.ids), ("groups", tally.groups)):
+        if units is not None:
+            columns = {"hashes": units.hashes, "members": units.members, "nonmembers": units.nonmembers}
+            arrays |= {f"{name} {column}": array for column, array in columns.items()}
+    return arrays
+
+
+def _of_histogram(name: str, counts: Histogram) -> Arrays:
+    return {f"{name} bins": counts.bins, f"{name} counts": counts.counts, f"{name} bits": np.array(counts.bits)}
+
+
+def _tally(arrays: Arrays, sketch: Evidence) -> Tally:
+    names = json.loads(_read(arrays["names"]))
+    attacks = list(enumerate(cast(list[str], names["attacks"])))
+    slices = tuple(
+        Slices(
+            name, tuple(labels), {attack: _histogram(arrays, f"slices {number} {at}") for at, attack in attacks}, both
+        )
+        for number, (name, labels, both) in enumerate(names["slices"])
+    )
+    sample = Sample(
+        from_arrays(_under(arrays, "sample rows "), like=sketch), arrays["sample hashes"], int(arrays["sample size"])
+    )
+    copies = _units(arrays, "copies")
+    assert copies is not None
+    return Tally(
+        arrays["rows"],
+        arrays.get("right"),
+        {attack: arrays[f"unscored {at}"] for at, attack in attacks},
+        arrays["digest"],
+        {attack: _histogram(arrays, f"everyone {at}") for at, attack in attacks},
+        slices,
+        sample,
+        copies,
+        _units(arrays, "ids"),
+        _units(arrays, "groups"),
+    )
+
+
+def _histogram(arrays: Arrays, name: str) -> Histogram:
+    return Histogram(arrays[f"{name} bins"], arrays[f"{name} counts"], int(arrays[f"{name} bits"]))
+
+
+def _units(arrays: Arrays, name: str) -> Units | None:
+    if f"{name} hashes" not in arrays:
+        return None
+    return Units(*(arrays[f"{name} {column}"] for column in ("hashes", "members", "nonmembers")))

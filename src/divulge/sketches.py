@@ -1,0 +1,157 @@
+"""Small summaries of a stream that add up: the same whatever the blocks, the files, the workers and their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge.folds import Hashes
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence
+
+UNITS = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A random sample of each side: the rows of the smallest hashes, whole records with all their fields.
+
+    Attributes:
+        rows: at most `size` members and `size` non-members, but for rows that agree in everything.
+        hashes: (n,) of the rows, in rising order; of everything that a row holds.
+        size: rows a side.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(np.arange(8) < 4, signals={"loss": np.arange(8.0)})
+    >>> hashes, parts = np.arange(8, dtype=np.uint64), (slice(5), slice(5, 8))
+    >>> two = [Sample.of(evidence.take(part), hashes[part], 2) for part in parts]
+    >>> (two[0] + two[1]).rows.signals["loss"].tolist()
+    [0.0, 1.0, 4.0, 5.0]
+    """
+
+    rows: Evidence
+    hashes: Hashes
+    size: int
+
+    @classmethod
+    def of(cls, evidence: Evidence, hashes: Hashes, size: int) -> Sample:
+        """That of one block.
+
+        Args:
+            evidence: n records.
+            hashes: (n,) uint64.
+            size: rows a side to keep.
+        """
+        chosen = np.concatenate([_least(side, hashes, size) for side in _sides(evidence.member)])
+        chosen = chosen[np.argsort(hashes[chosen], kind="stable")]
+        return cls(evidence.take(chosen), hashes[chosen], size)
+
+    def __add__(self, other: Sample) -> Sample:
+        if not len(other.hashes):
+            return self
+        if not len(self.hashes):
+            return other
+        return Sample.of(joined([self.rows, other.rows]), np.concatenate([self.hashes, other.hashes]), self.size)
+
+    def bounds(self) -> tuple[np.uint64, np.uint64]:
+        """Hashes from which on members, non-members cannot come in any more."""
+        ends = [self.hashes[side] for side in _sides(self.rows.member)]
+        member, nonmember = (
+            end[self.size - 1] if len(end) >= self.size else np.uint64(np.iinfo(np.uint64).max) for end in ends
+        )
+        return member, nonmember
+
+
+def _sides(member: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.flatnonzero(member), np.flatnonzero(~member)
+
+
+def _least(rows: NDArray[np.int64], hashes: Hashes, size: int) -> NDArray[np.int64]:
+    """The rows of the `size` smallest hashes."""
+    if len(rows) <= size:
+        return rows
+    return rows[np.argpartition(hashes[rows], size - 1)[:size]]
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """The records of several parts of one table, in order; they hold the same fields.
+
+    >>> from divulge.evidence import Evidence
+    >>> one = Evidence(np.array([True]), signals={"loss": np.array([-0.1])})
+    >>> len(joined([one, one]))
+    2
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    whole: dict[str, Any] = {}
+    for field in fields(first):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            whole[field.name] = np.concatenate(values)
+        elif isinstance(values[0], dict):
+            whole[field.name] = {name: np.concatenate([value[name] for value in values]) for name in values[0]}
+    return replace(first, **whole)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """How many rows some units (persons, or records) have: those of the smallest hashes, each with all its rows.
+
+    A unit that is among the smallest of all was among the smallest of every part, so that its numbers are whole.
+
+    Attributes:
+        hashes: (u,) rising, at most `UNITS`.
+        members, nonmembers: (u,) int64, rows of each.
+
+    >>> hashes = np.array([3, 1, 3], np.uint64)
+    >>> two = Units.of(hashes, np.array([True, True, False])) + Units.of(hashes[:1], np.array([True]))
+    >>> two.members.tolist(), two.nonmembers.tolist()
+    ([1, 2], [0, 1])
+    """
+
+    hashes: Hashes
+    members: NDArray[np.int64]
+    nonmembers: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, hashes: Hashes, member: NDArray[np.bool_]) -> Units:
+        """Those of one block: (n,) hash of each row's unit, and its side."""
+        return cls._counted(hashes, member.astype(np.int64), (~member).astype(np.int64))
+
+    @classmethod
+    def _counted(cls, hashes: Hashes, members: NDArray[np.int64], nonmembers: NDArray[np.int64]) -> Units:
+        units, place = np.unique(hashes, return_inverse=True)
+        sizes = (np.bincount(place, weights, len(units)).astype(np.int64)[:UNITS] for weights in (members, nonmembers))
+        return cls(units[:UNITS], *sizes)
+
+    def __add__(self, other: Units) -> Units:
+        return Units._counted(
+            np.concatenate([self.hashes, other.hashes]),
+            np.concatenate([self.members, other.members]),
+            np.concatenate([self.nonmembers, other.nonmembers]),
+        )
+
+    @property
+    def bound(self) -> np.uint64:
+        """The hash from which on none can come in any more."""
+        full = len(self.hashes) == UNITS
+        return self.hashes[-1] if full else np.uint64(np.iinfo(np.uint64).max)
+
+    def effective(self) -> tuple[float, float]:
+        """How many independent records each member, each non-member counts as; see `folds.effective_shares`."""
+        shares = (
+            float(sizes.sum() / np.square(sizes.astype(np.float64)).sum()) if sizes.any() else 1.0
+            for sizes in (self.members, self.nonmembers)
+        )
+        return next(shares), next(shares)
+
+    def shared(self) -> float:
+        """The share of the non-members whose unit also has members."""
+        total = int(self.nonmembers.sum())
+        return int(self.nonmembers[self.members > 0].sum()) / total if total else 0.0

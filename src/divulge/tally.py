@@ -1,0 +1,224 @@
+"""What is counted of a stream's records, a block at a time: it adds up, in any order, to the same counts.
+
+A `Plan` says what is counted; `count` makes the `Tally` of a block, and tallies are added with `+`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge.attacks import NamedAttack
+from divulge.errors import InputError
+from divulge.folds import (
+    Hashes,
+    array_hashes,
+    content_hashes,
+    copy_hashes,
+    digest_sums,
+    halves_of_block,
+    record_hashes,
+)
+from divulge.roc import Histogram, cells_of, tags
+from divulge.sketches import Sample, Units
+from divulge.slices import Slicer, checked
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence
+
+BITS = 16  # of everyone's bins
+SLICE_BITS = 12
+MOST_CELLS = 1 << 26  # counts that the slices may hold: half a gigabyte
+
+Score = Callable[["Evidence", NDArray[np.uint8]], NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is counted of every block.
+
+    Attributes:
+        attacks: those that run.
+        scores: by attack's name, a function of a block, with the signals that it needs, and of its rows' halves.
+        slicers: with cut points of their own, so that they cut every block alike.
+        prepared: gives a block the signals that attacks and slicers need.
+        seed: of the audit.
+        sample: rows a side that are kept.
+    """
+
+    attacks: tuple[NamedAttack, ...]
+    scores: Mapping[str, Score]
+    slicers: tuple[Slicer, ...]
+    prepared: Callable[[Evidence], Evidence]
+    seed: int
+    sample: int
+
+
+class Slices(NamedTuple):
+    """Counts by slice of one partition.
+
+    name: of the partition. labels: rising. counts: by attack, a histogram with a slice a label.
+    overlapping: whether a row may be in several.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    counts: dict[str, Histogram]
+    overlapping: bool
+
+    def plus(self, other: Slices) -> Slices:
+        """Of both."""
+        if self.labels == other.labels:
+            counts = {name: counts + other.counts[name] for name, counts in self.counts.items()}
+            return self._replace(counts=counts, overlapping=self.overlapping or other.overlapping)
+        labels = tuple(sorted({*self.labels, *other.labels}))
+        number = {label: at for at, label in enumerate(labels)}
+        cells = len(labels) * max(4 * len(counts.bins) for counts in self.counts.values()) * len(self.counts)
+        if cells > MOST_CELLS:
+            raise InputError(
+                "DV053",
+                f"slicing by {self.name} makes {len(labels):,} slices and more, too many for a stream: slice by fewer "
+                f"values, such as {self.name}/10, or run fewer attacks",
+            )
+        both = []
+        for part in (self, other):
+            places = np.array([number[label] for label in part.labels], np.int64)
+            both.append({name: counts.gathered(places, len(labels)) for name, counts in part.counts.items()})
+        counts = {name: both[0][name] + both[1][name] for name in both[0]}
+        return Slices(self.name, labels, counts, self.overlapping or other.overlapping)
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Counts of some blocks.
+
+    Attributes:
+        rows: (2,) int64, members and non-members.
+        right: (2,) int64 of them that the model gives their label; None where that is not known.
+        unscored: by attack, (2,) int64 that it could not score.
+        digest: (2,) uint64, of `folds.digest_sums`.
+        everyone: by attack, the histogram of all rows.
+        slices: one a slicer, in their order.
+        sample: of whole records.
+        copies: how many rows have equal contents (and features); those apart that equal others by saturation.
+        ids: how many rows ids have; None where there are none.
+        groups: how many rows groups have; None where there are none.
+    """
+
+    rows: NDArray[np.int64]
+    right: NDArray[np.int64] | None
+    unscored: dict[str, NDArray[np.int64]]
+    digest: Hashes
+    everyone: dict[str, Histogram]
+    slices: tuple[Slices, ...]
+    sample: Sample
+    copies: Units
+    ids: Units | None
+    groups: Units | None
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.rows + other.rows,
+            None if self.right is None or other.right is None else self.right + other.right,
+            {name: count + other.unscored[name] for name, count in self.unscored.items()},
+            self.digest + other.digest,
+            {name: counts + other.everyone[name] for name, counts in self.everyone.items()},
+            tuple(ours.plus(theirs) for ours, theirs in zip(self.slices, other.slices, strict=True)),
+            self.sample + other.sample,
+            self.copies + other.copies,
+            _both(self.ids, other.ids),
+            _both(self.groups, other.groups),
+        )
+
+
+def _both(ours: Units | None, theirs: Units | None) -> Units | None:
+    return None if ours is None or theirs is None else ours + theirs
+
+
+def count(plan: Plan, block: Evidence, so_far: Tally | None = None) -> Tally:
+    """The tally of a block, added to that of blocks before it.
+
+    Args:
+        plan: what to count.
+        block: n records, of either side or both.
+        so_far: of others; what cannot come into its sketches any more is left out of them at once.
+    """
+    contents = content_hashes(block)
+    halves = halves_of_block(block, contents, plan.seed)
+    tag, member = tags(block.member, halves), block.member
+    whole = record_hashes(block, contents)
+    evidence = plan.prepared(block)
+    everyone, unscored, scores = {}, {}, {}
+    for attack in plan.attacks:
+        found = plan.scores[attack.name](evidence, halves)
+        unscored[attack.name] = _of_sides(np.isnan(found), member)
+        scores[attack.name] = cells_of(found, BITS)
+        everyone[attack.name] = Histogram.counted(scores[attack.name], tag, bits=BITS)
+    slices = tuple(_sliced(slicer, evidence, scores, tag) for slicer in plan.slicers)
+    correct = evidence.signals.get("correct")
+    tally = Tally(
+        _of_sides(np.ones(len(member), bool), member),
+        None if correct is None else _of_sides(correct >= 1, member),
+        unscored,
+        digest_sums(whole),
+        everyone,
+        slices,
+        _sampled(block, array_hashes(whole, plan.seed), plan.sample, so_far),
+        _copied(block, contents, None if so_far is None else so_far.copies),
+        _units(block.ids, member, None if so_far is None else so_far.ids),
+        _units(block.groups, member, None if so_far is None else so_far.groups),
+    )
+    return tally if so_far is None else so_far + tally
+
+
+def _of_sides(rows: NDArray[np.bool_], member: NDArray[np.bool_]) -> NDArray[np.int64]:
+    members = int((rows & member).sum())
+    return np.array([members, int(rows.sum()) - members])
+
+
+def _sampled(block: Evidence, hashes: Hashes, size: int, so_far: Tally | None) -> Sample:
+    if so_far is not None:
+        of_member, of_nonmember = so_far.sample.bounds()
+        rows = np.flatnonzero(hashes < np.where(block.member, of_member, of_nonmember))
+        block, hashes = block.take(rows), hashes[rows]
+    return Sample.of(block, hashes, size)
+
+
+def _units(keys: NDArray[Any] | None, member: NDArray[np.bool_], so_far: Units | None) -> Units | None:
+    return None if keys is None else _among(array_hashes(keys), member, so_far)
+
+
+def _copied(block: Evidence, contents: Hashes, so_far: Units | None) -> Units:
+    hashes, kept = copy_hashes(block, contents)
+    return _among(hashes[kept], block.member[kept], so_far)
+
+
+def _among(hashes: Hashes, member: NDArray[np.bool_], so_far: Units | None) -> Units:
+    if so_far is not None:
+        rows = hashes <= so_far.bound
+        hashes, member = hashes[rows], member[rows]
+    return Units.of(hashes, member)
+
+
+def _sliced(
+    slicer: Slicer, evidence: Evidence, cells: Mapping[str, NDArray[np.uint32]], tag: NDArray[np.uint8]
+) -> Slices:
+    """Counts by slice; bins of a slice are those of everyone, sixteen in one."""
+    part = checked(slicer(evidence), len(evidence))
+    order = sorted(range(len(part.labels)), key=lambda at: part.labels[at])
+    labels = tuple(part.labels[at] for at in order)
+    places = np.empty(len(labels) + 1, np.int64)
+    places[order], places[-1] = np.arange(len(labels)), -1  # code -1, in none, stays
+    codes = places[part.codes]
+    counts = {}
+    for name, of_all in cells.items():
+        coarse = of_all >> np.uint32(BITS - SLICE_BITS)
+        if part.rows is not None:
+            counts[name] = Histogram.counted(coarse[part.rows], tag[part.rows], codes, len(labels), bits=SLICE_BITS)
+        else:
+            counts[name] = Histogram.counted(coarse, tag, codes, len(labels), bits=SLICE_BITS)
+    return Slices(part.name, labels, counts, part.rows is not None)
