@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from divulge.doors.archives import damaged
+from divulge.doors.names import shown
 from divulge.doors.tables import Overrides
 from divulge.errors import InputError
 from divulge.files import from_arrow_table, parquet_files
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 17  # rows that are worked on at a time
 PART = 1 << 20  # rows of a file after which a part of it ends
 LOOKS = 16  # row groups that the sketch looks into
-SEEN = 1 << 16  # rows that it reads of each
+SEEN = 1 << 14  # rows that it reads of each
 
 
 class Part(NamedTuple):
@@ -52,8 +55,9 @@ def listed(source: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[
             raise InputError("DV030", f"{path} does not exist. Expected .parquet files, or folders of them.")
     if not files:
         raise InputError("DV030", "there are no files to read. Expected .parquet files, or folders of them.")
-    if len(set(files)) < len(files):
-        twice = next(file for file in files if files.count(file) > 1)
+    real = [os.path.realpath(file) for file in files]
+    if len(set(real)) < len(files):
+        twice = next(file for at, file in enumerate(files) if real[at] in real[:at])
         raise InputError("DV008", f"{twice} is given twice, and its records would count twice. Name it once.")
     return sorted(files)
 
@@ -68,13 +72,14 @@ def parts_of(file: Path) -> list[Part]:
         rows = [parquet.metadata.row_group(at).num_rows for at in range(parquet.metadata.num_row_groups)]
     parts: list[Part] = []
     begun: list[int] = []
-    for at, _ in enumerate(rows):
+    size = 0
+    for at in filter(rows.__getitem__, range(len(rows))):
         begun.append(at)
-        size = sum(rows[one] for one in begun)
-        if size >= PART or at == len(rows) - 1:
+        size += rows[at]
+        if size >= PART:
             parts.append(Part(file, tuple(begun), size))
-            begun = []
-    return parts
+            begun, size = [], 0
+    return [*parts, Part(file, tuple(begun), size)] if begun else parts
 
 
 def blocks_of(part: Part, overrides: Overrides, like: Evidence, rows: int = BLOCK) -> Iterator[Evidence]:
@@ -99,34 +104,78 @@ def blocks_of(part: Part, overrides: Overrides, like: Evidence, rows: int = BLOC
 def sketched(parts: Sequence[Part], overrides: Overrides) -> Evidence:
     """Records from a few row groups spread over all files: what the columns are, and a sample to fit attacks on.
 
-    Where these hold one side only, more are read until both are there.
+    Where these hold one side only, more are read until both are there. Files that cannot be read, or not together with
+    most others, are left to be named when they are counted.
 
     Raises:
         InputError: as the doors; DV005, no members or no non-members in all that there is.
     """
-    import pyarrow as pa
-
     groups = [Part(part.file, (at,), 0) for part in parts for at in part.row_groups]
     steps = max(1, len(groups) // LOOKS)
     order = [*range(0, len(groups), steps), *(at for at in range(len(groups)) if at % steps)]
-    tables: list[pa.Table] = []
-    refused: InputError | None = None
-    for looked, at in enumerate(order, start=1):
-        tables.append(next(_tables(groups[at], SEEN), None))
-        if looked < min(LOOKS, len(order)):
-            continue
-        known = [table for table in tables if table is not None]
-        if not known:
-            continue
-        whole = pa.concat_tables(known, promote_options="permissive")
-        whole = whole.replace_schema_metadata(known[0].schema.metadata)
+    broken: list[InputError] = []
+    firsts = _seen((groups[at] for at in order[:LOOKS]), 1, broken)
+    tables = list(firsts)
+    if not tables:
+        raise next(iter(broken), InputError("DV005", "the files hold no records. Expected members and non-members."))
+    try:
+        return _together(tables, overrides)
+    except InputError as error:
+        if error.code != "DV005":
+            tables = _most(tables, overrides)
+            if tables:
+                return _together(tables, overrides)
+            raise InputError(error.code, f"{groups[order[0]].file}: {error.message}") from error
+        one_sided = error
+    rest = _seen((groups[at] for at in order), None, [])
+    few = (tables[0][0], tables[0][1].slice(0, 1))
+    for other in rest:
+        if _fails(overrides, few, other) != "DV005":
+            return _together([*tables, other, *itertools.islice(rest, LOOKS - 1)], overrides)
+    raise one_sided
+
+
+Seen = tuple[Path, "pa.Table"]
+
+
+def _seen(groups: Iterable[Part], most: int | None, broken: list[InputError]) -> Iterator[Seen]:
+    """The first rows of row groups, `SEEN` at a time, at most so many times; what cannot be read goes to `broken`."""
+    for group in groups:
         try:
-            return from_arrow_table(whole, groups[at].file, overrides)
+            for table in itertools.islice(_tables(group, SEEN), most):
+                yield group.file, table
         except InputError as error:
-            if error.code != "DV005":
-                raise
-            refused, tables = error, [whole.slice(0, SEEN)]
-    raise refused or InputError("DV005", "the files hold no records. An audit compares members and non-members.")
+            broken.append(error)
+
+
+def _together(tables: Sequence[Seen], overrides: Overrides) -> Evidence:
+    import pyarrow as pa
+
+    file, first = tables[0]
+    try:
+        whole = pa.concat_tables([table for _, table in tables], promote_options="permissive")
+    except pa.ArrowException as error:
+        reason = shown(str(error).partition("\n")[0])
+        raise InputError("DV018", f"the files do not have the same columns: {reason}") from error
+    return from_arrow_table(whole.replace_schema_metadata(first.schema.metadata), file, overrides)
+
+
+def _fails(overrides: Overrides, *tables: Seen) -> str | None:
+    """The code for which these cannot be read together."""
+    try:
+        _together(tables, overrides)
+    except InputError as error:
+        return error.code
+    return None
+
+
+def _most(tables: Sequence[Seen], overrides: Overrides) -> list[Seen]:
+    """More than half of the tables, which each can be read with one of them; none where there are no such."""
+    for base in tables:
+        kept = [table for table in tables if _fails(overrides, base, table) in (None, "DV005")]
+        if 2 * len(kept) > len(tables):
+            return kept
+    return []
 
 
 def _tables(part: Part, rows: int) -> Iterator[pa.Table]:
@@ -147,6 +196,6 @@ def _opened(file: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(file, memory_map=True)
+        return pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(file, error) from error

@@ -24,7 +24,9 @@ from divulge.attacks import BUDGETS
 from divulge.cli_options import Command, with_loudness
 from divulge.cli_records import check_suffix, write_records
 from divulge.cli_references import references, with_references
+from divulge.cli_streams import Engine, with_engine
 from divulge.codes import CODES
+from divulge.doors.tables import Overrides
 from divulge.errors import InputError, PolicyError
 from divulge.evidence import Evidence
 from divulge.limits import INCONCLUSIVE_WAYS, Policy
@@ -137,6 +139,7 @@ def _with_places(command: Command) -> Command:
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same report."
 )
 @click.option("--no-policy", is_flag=True, help="Gate nothing, whatever lies here.")
+@with_engine
 @_with_judging
 @_with_places
 @with_loudness
@@ -168,6 +171,7 @@ def _audit(
     no_policy: bool,
     baseline: str | None,
     inconclusive: str | None,
+    engine: Engine,
     places: Places,
 ) -> int:
     """Attack a model through its outputs in FILE (.npz, .csv, .parquet, or a folder of .parquet).
@@ -186,8 +190,7 @@ def _audit(
     earlier = None if baseline is None else Report.load(baseline)
     with terminal.progress() as tell:
         tell(0, 1, f"reading {file}")
-        evidence = Evidence.load(
-            file,
+        columns = Overrides(
             member=member,
             label=label,
             id=id_column,
@@ -200,7 +203,10 @@ def _audit(
             nonmember_values=nonmember_value,
             lower_is_member=lower_is_member,
         )
+        evidence = engine.records(file, columns)
         if store is not None:
+            if not isinstance(evidence, Evidence):
+                raise click.UsageError("--references needs the records in memory: leave out --engine")
             tell(0, 1, f"reading {store}")
             evidence = with_references(evidence, store)
         report = audit(

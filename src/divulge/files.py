@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from divulge.atomic import replacing
 from divulge.doors.archives import damaged, read_arrays, write_arrays
 from divulge.doors.arrays import Rows, to_array
-from divulge.doors.assemble import Flat, assemble
+from divulge.doors.assemble import Flat, assemble, other_classes
 from divulge.doors.names import SYNONYMS, listed, shown
 from divulge.doors.splits import read_splits
 from divulge.doors.tables import Overrides, columns_of, read_table
@@ -143,6 +143,8 @@ def _settled(
             "DV017",
             f"divulge saved this file, so nothing in it is left to be said: leave out {', '.join(others)}.",
         )
+    if like is not None and classes != like.classes:
+        raise other_classes(classes, like.classes)
     member = flat.pop("member", None)
     if member is None or member.dtype != np.bool_ or member.ndim != 1:
         raise InputError(
@@ -289,8 +291,17 @@ def _load_folder(path: Path, overrides: Overrides) -> Evidence:
     import pyarrow as pa
 
     files = parquet_files(path)
+    tables = [_read_parquet(file) for file in files]
+    for file, table in zip(files, tables, strict=True):
+        about = [(one.schema.metadata or {}).get(MARK.encode()) for one in (table, tables[0])]
+        if about[0] != about[1]:
+            raise InputError(
+                "DV018",
+                f"{file.name} and {files[0].name} were not saved by divulge alike: one has other classes, or only one "
+                "was. Save them from evidence of the same classes.",
+            )
     try:
-        table = pa.concat_tables([_read_parquet(file) for file in files])
+        table = pa.concat_tables(tables)
     except pa.ArrowException as error:
         raise InputError(
             "DV032",

@@ -217,7 +217,7 @@ def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
     if evidence.groups is not None:
         return evidence
     evidence = identified(evidence, contents)
-    contents = _with_features(evidence, contents)
+    contents = copy_hashes(evidence, contents)
     ordered = np.sort(contents)
     twice = ordered[1:] == ordered[:-1]
     if not twice.any():
@@ -226,7 +226,7 @@ def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
     _, value = np.unique(contents[rows], return_inverse=True)
     members = np.bincount(value, weights=evidence.member[rows])
     others = np.bincount(value) - members
-    few = (members + others <= MOST_COPIES)[value] & ~_sure(evidence, rows)
+    few = (members + others <= MOST_COPIES)[value] & may_be_copies(evidence, rows)
     copied = np.unique(value[few])
     if not are_copies(members[copied], others[copied]):
         return evidence
@@ -249,19 +249,25 @@ def are_copies(members: NDArray[Any], nonmembers: NDArray[Any]) -> bool:
     return len(m) > 0 and bool((m * n).sum() <= MIXED * (m * (m - 1) + n * (n - 1)).sum() / 2)
 
 
-def copy_hashes(evidence: Evidence, contents: Hashes) -> tuple[Hashes, NDArray[np.int64]]:
-    """(n,) hashes that copies of a record share, and the numbers of the rows that may be copies.
+def copy_hashes(evidence: Evidence, contents: Hashes) -> Hashes:
+    """(n,) hashes that copies of a record share.
 
     Args:
         evidence: n records.
         contents: their `content_hashes`.
     """
-    rows = np.arange(len(contents))
-    return _with_features(evidence, contents), rows[~_sure(evidence, rows)]
-
-
-def _with_features(evidence: Evidence, contents: Hashes) -> Hashes:
     return contents if evidence.features is None else _mix(contents) + array_hashes(evidence.features)
+
+
+def may_be_copies(evidence: Evidence, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(m,) whether rows that equal others are copies: not where a probability is 1 and nothing else tells them apart.
+
+    >>> from divulge.evidence import Evidence
+    >>> evidence = Evidence(np.array([True, False]), outputs=np.array([[1., 0.], [.5, .5]]), kind="probs")
+    >>> may_be_copies(evidence, np.arange(2)).tolist()
+    [False, True]
+    """
+    return ~_sure(evidence, rows)
 
 
 def _sure(evidence: Evidence, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -326,8 +332,18 @@ def _with_rest(hashes: Hashes, evidence: Evidence) -> Hashes:
         rest["trained on"] = references.trained_on.T
     for name, array in (*rest.items(), *sorted(evidence.columns.items())):
         if array is not None:
-            hashes = _mix(hashes) + array_hashes(np.asarray(array), zlib.crc32(name.encode()))
+            hashes = _mix(hashes) + array_hashes(_as_if_some_were_missing(np.asarray(array)), zlib.crc32(name.encode()))
     return hashes
+
+
+def _as_if_some_were_missing(column: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers as floats and bools as text, as the doors read a block in which one of them is missing."""
+    if column.ndim > 1 or column.dtype.kind not in "biu":
+        return column
+    if column.dtype.kind == "b":
+        return np.array(["False", "True"])[column.astype(np.int8)]
+    floats = column.astype(np.float64)
+    return floats if (np.abs(floats) < 2.0**53).all() else column
 
 
 def _sided(contents: Hashes, member: NDArray[np.bool_]) -> Hashes:

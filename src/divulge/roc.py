@@ -238,8 +238,7 @@ def _from_ordered_bits(bits: NDArray[np.uint32]) -> NDArray[np.float32]:
 
 def tags(member: NDArray[np.bool_], halves: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
     """(n,) 0, 1 = a member of half 0, 1; 2, 3 = a non-member of half 0, 1."""
-    tag: NDArray[np.uint8] = np.where(member, np.uint8(0), np.uint8(2))
-    return tag | halves.astype(np.uint8)
+    return (~member).view(np.uint8) << np.uint8(1) | halves.astype(np.uint8)
 
 
 def exact(scores: Floats, member: NDArray[np.bool_], halves: NDArray[np.integer[Any]], *, fitted: bool = False) -> Roc:

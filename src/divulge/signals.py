@@ -154,7 +154,7 @@ def _against_others(z: Floats, pivot: NDArray[np.integer]) -> _Pivot:
 def _over_classes(x: Floats) -> Floats:
     """(b,) sums of (c, b), class after class: numpy adds up a lone column in another order, and bits would differ."""
     x = np.ascontiguousarray(x)
-    return x.sum(axis=0) if x.shape[1] > 1 else np.repeat(x, 2, axis=1).sum(axis=0)[:1]
+    return np.asarray(x.sum(axis=0) if x.shape[1] > 1 else np.repeat(x, 2, axis=1).sum(axis=0)[:1])
 
 
 def _log_sigmoid(x: Floats) -> Floats:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from operator import add
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,7 @@ from divulge.report import Report, Row
 from divulge.roc import Histogram, Roc, rank, tags
 from divulge.sketches import Units, joined
 from divulge.slices import REST, Merged, Partition, Slicer
-from divulge.tally import BITS, SLICE_BITS, Plan, Slices, Tally, count
+from divulge.tally import BITS, NO_BOUNDS, SLICE_BITS, Bounds, Plan, Slices, Tally, added
 
 if TYPE_CHECKING:
     from divulge.policy import Policy
@@ -313,7 +312,9 @@ def _read_blocks(
         if at >= len(seen):
             _check_block(block, seen)
         parts = (block.take(slice(row, row + stream.block)) for row in range(0, len(block), stream.block))
-        return reduce(add, (count(plan, part) for part in parts))
+        tally = added(plan, parts, NO_BOUNDS if total is None else total.bounds)
+        assert tally is not None
+        return tally
 
     for tally in _threaded(counted, ((at, block) for at, block in numbered if len(block)), stream.workers or cores()):
         total = tally if total is None else total + tally
@@ -364,35 +365,45 @@ def _read_files(
     missing = Counter({file: len(of) for file, of in left.items()})
     partial_: dict[Path, Tally] = {}
 
+    def bounds(part: Part) -> Bounds:
+        """By what will be counted if this part is: finished files and the part's own."""
+        known = [tally.bounds for tally in (total, partial_.get(part.file)) if tally is not None]
+        return reduce(Bounds.lower, known, NO_BOUNDS)
+
     def save() -> None:
         if stream.checkpoint is not None and total is not None:
             Checkpoint.of(sketch, plan, total, finished).save(stream.checkpoint)
 
+    tallies = _tallies(stream, plan, sketch, [part for of in left.values() for part in of], bad, bounds)
     try:
         for file in [file for file in left if not missing[file]]:
             finished[file.name] = Checkpoint.stamp(file)  # of no rows
-        for part, result in _tallies(stream, plan, sketch, [part for of in left.values() for part in of], bad):
+        for counted, result in tallies:  # parts of this file, or of several whole ones
+            file = counted[0].file
             if isinstance(result, InputError):
-                bad.setdefault(part.file, _of_file(result, part.file))
-                partial_.pop(part.file, None)
+                bad.setdefault(file, _of_file(result, file))
+                partial_.pop(file, None)
                 _fail_early(stream, bad)
                 continue
-            if part.file in bad:
+            if file in bad:
                 continue
-            partial_[part.file] = result if part.file not in partial_ else partial_[part.file] + result
-            missing[part.file] -= 1
-            done += part.rows
+            tally = result if file not in partial_ else partial_.pop(file) + result
+            missing.subtract(part.file for part in counted)
+            done += sum(part.rows for part in counted)
             tell(done, max(whole, 1), f"{done:,} of {whole:,} records, {_rate(done - before, start)}")
-            if missing[part.file]:
+            if missing[file]:
+                partial_[file] = tally
                 continue
-            of_file = partial_.pop(part.file)
-            total = of_file if total is None else total + of_file
-            finished[part.file.name] = Checkpoint.stamp(part.file)
+            total = tally if total is None else total + tally
+            finished |= {part.file.name: Checkpoint.stamp(part.file) for part in counted}
             if time.monotonic() - saved > SAVE_EVERY:
                 save()
                 saved = time.monotonic()
     finally:
-        save()
+        try:
+            save()
+        finally:
+            tallies.close()  # now, not once the error is forgotten that stopped it
     if bad and not stream.skip_bad_files:
         raise _said_bad(bad, stream)
     return _Found(
@@ -420,25 +431,30 @@ def _said_bad(bad: Mapping[Path, InputError], stream: Stream) -> InputError:
 
 
 def _tallies(
-    stream: Stream, plan: Plan, sketch: Evidence, parts: Sequence[Part], bad: Mapping[Path, InputError]
-) -> Iterator[tuple[Part, Tally | InputError]]:
-    """Each part's tally, or why it cannot be read, as they are done."""
+    stream: Stream,
+    plan: Plan,
+    sketch: Evidence,
+    parts: Sequence[Part],
+    bad: Mapping[Path, InputError],
+    bounds: Callable[[Part], Bounds],
+) -> Generator[tuple[tuple[Part, ...], Tally | InputError], None, None]:
+    """The tallies of parts of one file, or of several whole ones; or of a part why it cannot be read."""
     work = partial(tally_of, plan=plan, overrides=stream.columns, like=sketch.take(slice(0, 2)), rows=stream.block)
     if stream.engine == "threads":
         wanted = (part for part in parts if part.file not in bad)
-        yield from _threaded(lambda part: (part, work(part)), wanted, stream.workers or cores())
+        yield from _threaded(lambda part: ((part,), work(part, bounds=bounds(part))), wanted, stream.workers or cores())
     else:
         from divulge.streams_on_ray import tallies
 
-        yield from tallies(work, parts, stream.engine, stream.workers)
+        yield from tallies(work, parts, stream.engine, stream.workers, bounds)
 
 
-def tally_of(part: Part, *, plan: Plan, overrides: Overrides, like: Evidence, rows: int) -> Tally | InputError:
+def tally_of(
+    part: Part, *, plan: Plan, overrides: Overrides, like: Evidence, rows: int, bounds: Bounds = NO_BOUNDS
+) -> Tally | InputError:
     """The tally of a part of a file, or what is wrong with it."""
-    total: Tally | None = None
     try:
-        for block in blocks_of(part, overrides, like, rows):
-            total = count(plan, block, total)
+        total = added(plan, blocks_of(part, overrides, like, rows), bounds)
     except InputError as error:
         return error
     return total if total is not None else InputError("DV032", f"{part.file} holds no records where it says so")

@@ -5,8 +5,9 @@ A `Plan` says what is counted; `count` makes the `Tally` of a block, and tallies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from divulge.folds import (
     copy_hashes,
     digest_sums,
     halves_of_block,
+    may_be_copies,
     record_hashes,
 )
 from divulge.roc import Histogram, cells_of, tags
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 BITS = 16  # of everyone's bins
 SLICE_BITS = 12
+NO_BOUND = np.uint64(np.iinfo(np.uint64).max)
+AT_ONCE = 16  # blocks that are added up together
 MOST_CELLS = 1 << 26  # counts that the slices may hold: half a gigabyte
 
 Score = Callable[["Evidence", NDArray[np.uint8]], NDArray[np.floating[Any]]]
@@ -92,6 +96,26 @@ class Slices(NamedTuple):
         return Slices(self.name, labels, counts, self.overlapping or other.overlapping)
 
 
+class Bounds(NamedTuple):
+    """Hashes from which on nothing can come into the sketches of what is counted with these rows; they only fall.
+
+    members, nonmembers: of the sample. copies, ids, groups: of the units.
+    """
+
+    members: np.uint64 = NO_BOUND
+    nonmembers: np.uint64 = NO_BOUND
+    copies: np.uint64 = NO_BOUND
+    ids: np.uint64 = NO_BOUND
+    groups: np.uint64 = NO_BOUND
+
+    def lower(self, other: Bounds) -> Bounds:
+        """The lower of each."""
+        return Bounds(*map(min, self, other))
+
+
+NO_BOUNDS = Bounds()
+
+
 @dataclass(frozen=True, eq=False)
 class Tally:
     """Counts of some blocks.
@@ -120,32 +144,48 @@ class Tally:
     ids: Units | None
     groups: Units | None
 
+    @property
+    def bounds(self) -> Bounds:
+        """What need not be looked at of rows that are counted with these."""
+        units = (NO_BOUND if one is None else one.bound for one in (self.copies, self.ids, self.groups))
+        return Bounds(*self.sample.bounds, *units)
+
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.rows + other.rows,
-            None if self.right is None or other.right is None else self.right + other.right,
-            {name: count + other.unscored[name] for name, count in self.unscored.items()},
-            self.digest + other.digest,
-            {name: counts + other.everyone[name] for name, counts in self.everyone.items()},
-            tuple(ours.plus(theirs) for ours, theirs in zip(self.slices, other.slices, strict=True)),
-            self.sample + other.sample,
-            self.copies + other.copies,
-            _both(self.ids, other.ids),
-            _both(self.groups, other.groups),
+        return Tally.together([self, other])
+
+    @classmethod
+    def together(cls, parts: Sequence[Tally]) -> Tally:
+        """That of several; of many at once it is cheaper than one by one."""
+        first, rest = parts[0], parts[1:]
+        if not rest:
+            return first
+        rights = [part.right for part in parts if part.right is not None]
+        return cls(
+            np.sum([part.rows for part in parts], axis=0),
+            np.sum(rights, axis=0) if len(rights) == len(parts) else None,
+            {name: np.sum([part.unscored[name] for part in parts], axis=0) for name in first.unscored},
+            np.sum([part.digest for part in parts], axis=0, dtype=np.uint64),
+            {name: sum((part.everyone[name] for part in rest), counts) for name, counts in first.everyone.items()},
+            tuple(reduce(Slices.plus, of_slicer) for of_slicer in zip(*(part.slices for part in parts), strict=True)),
+            Sample.together([part.sample for part in parts]),
+            Units.together([part.copies for part in parts]),
+            _all([part.ids for part in parts]),
+            _all([part.groups for part in parts]),
         )
 
 
-def _both(ours: Units | None, theirs: Units | None) -> Units | None:
-    return None if ours is None or theirs is None else ours + theirs
+def _all(parts: Sequence[Units | None]) -> Units | None:
+    given = [part for part in parts if part is not None]
+    return Units.together(given) if len(given) == len(parts) else None
 
 
-def count(plan: Plan, block: Evidence, so_far: Tally | None = None) -> Tally:
-    """The tally of a block, added to that of blocks before it.
+def count(plan: Plan, block: Evidence, bounds: Bounds = NO_BOUNDS) -> Tally:
+    """The tally of a block.
 
     Args:
         plan: what to count.
         block: n records, of either side or both.
-        so_far: of others; what cannot come into its sketches any more is left out of them at once.
+        bounds: of a tally that it will be added to.
     """
     contents = content_hashes(block)
     halves = halves_of_block(block, contents, plan.seed)
@@ -160,19 +200,29 @@ def count(plan: Plan, block: Evidence, so_far: Tally | None = None) -> Tally:
         everyone[attack.name] = Histogram.counted(scores[attack.name], tag, bits=BITS)
     slices = tuple(_sliced(slicer, evidence, scores, tag) for slicer in plan.slicers)
     correct = evidence.signals.get("correct")
-    tally = Tally(
+    return Tally(
         _of_sides(np.ones(len(member), bool), member),
         None if correct is None else _of_sides(correct >= 1, member),
         unscored,
         digest_sums(whole),
         everyone,
         slices,
-        _sampled(block, array_hashes(whole, plan.seed), plan.sample, so_far),
-        _copied(block, contents, None if so_far is None else so_far.copies),
-        _units(block.ids, member, None if so_far is None else so_far.ids),
-        _units(block.groups, member, None if so_far is None else so_far.groups),
+        _sampled(block, whole, plan.sample, bounds),
+        _copied(block, contents, bounds.copies),
+        _units(block.ids, member, bounds.ids),
+        _units(block.groups, member, bounds.groups),
     )
-    return tally if so_far is None else so_far + tally
+
+
+def added(plan: Plan, blocks: Iterable[Evidence], bounds: Bounds = NO_BOUNDS) -> Tally | None:
+    """The tally of some blocks; None of none. The arguments are those of `count`."""
+    tallies: list[Tally] = []
+    for block in blocks:
+        tallies.append(count(plan, block, bounds))
+        if len(tallies) == 1 or len(tallies) > AT_ONCE:
+            tallies = [Tally.together(tallies)]
+            bounds = bounds.lower(tallies[0].bounds)
+    return Tally.together(tallies) if tallies else None
 
 
 def _of_sides(rows: NDArray[np.bool_], member: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -180,28 +230,26 @@ def _of_sides(rows: NDArray[np.bool_], member: NDArray[np.bool_]) -> NDArray[np.
     return np.array([members, int(rows.sum()) - members])
 
 
-def _sampled(block: Evidence, hashes: Hashes, size: int, so_far: Tally | None) -> Sample:
-    if so_far is not None:
-        of_member, of_nonmember = so_far.sample.bounds()
-        rows = np.flatnonzero(hashes < np.where(block.member, of_member, of_nonmember))
-        block, hashes = block.take(rows), hashes[rows]
-    return Sample.of(block, hashes, size)
+def _sampled(block: Evidence, hashes: Hashes, size: int, bounds: Bounds) -> Sample:
+    rows = np.flatnonzero(hashes < max(bounds.members, bounds.nonmembers))
+    rows = rows[hashes[rows] < np.where(block.member[rows], bounds.members, bounds.nonmembers)]
+    return Sample.of(block.take(rows), hashes[rows], size)
 
 
-def _units(keys: NDArray[Any] | None, member: NDArray[np.bool_], so_far: Units | None) -> Units | None:
-    return None if keys is None else _among(array_hashes(keys), member, so_far)
+def _units(keys: NDArray[Any] | None, member: NDArray[np.bool_], bound: np.uint64) -> Units | None:
+    return None if keys is None else _among(array_hashes(keys), member, bound)
 
 
-def _copied(block: Evidence, contents: Hashes, so_far: Units | None) -> Units:
-    hashes, kept = copy_hashes(block, contents)
-    return _among(hashes[kept], block.member[kept], so_far)
+def _copied(block: Evidence, contents: Hashes, bound: np.uint64) -> Units:
+    hashes = copy_hashes(block, contents)
+    rows = np.flatnonzero(hashes <= bound)
+    rows = rows[may_be_copies(block, rows)]
+    return Units.of(hashes[rows], block.member[rows])
 
 
-def _among(hashes: Hashes, member: NDArray[np.bool_], so_far: Units | None) -> Units:
-    if so_far is not None:
-        rows = hashes <= so_far.bound
-        hashes, member = hashes[rows], member[rows]
-    return Units.of(hashes, member)
+def _among(hashes: Hashes, member: NDArray[np.bool_], bound: np.uint64) -> Units:
+    rows = hashes <= bound
+    return Units.of(hashes[rows], member[rows])
 
 
 def _sliced(

@@ -198,6 +198,31 @@ def model_name(report: Report) -> str:
     return str(report.meta.get("name") or "")
 
 
+def streamed(report: Report) -> list[str]:
+    """How the records of a stream were read, a sentence each; nothing for records in memory.
+
+    >>> from divulge import Report
+    >>> streamed(Report({}, {}))
+    []
+    """
+    about = report.meta.get("stream")
+    if not about:
+        return []
+    files = f"{about['files']:,} files" if about["files"] else "blocks"
+    members, rows = about["sample"]["members"], about["sample"]["rows"]
+    said = [
+        f"read once, from {files}, and counted in {about['bins']:,} bins of scores ({about['bins_of_slices']:,} in a "
+        f"slice); controls look at {members:,} members and {rows - members:,} non-members drawn at random; attacks are "
+        f"fitted on records among {about['sketch']:,} read beforehand"
+    ]
+    left_out = about["left_out"]
+    if left_out:
+        few = "; ".join(list(left_out.values())[:3])
+        rest = f"; and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
+        said.append(f"left out {len(left_out):,} files that could not be read: {few}{rest}")
+    return said
+
+
 def score_attack(report: Report) -> str:
     """The attack behind the score of everyone; empty where there is none."""
     rows = report.rows("results")

@@ -91,8 +91,12 @@ def from_arrow(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
         return np.full(len(column), np.nan)
     if types.is_decimal(kind):
         column = column.cast(pa.float64())
-    elif types.is_temporal(kind) or (types.is_boolean(kind) and column.null_count):
+    elif types.is_temporal(kind):
         return _from_texts(column.cast(pa.string()), name)
+    elif types.is_boolean(kind) and column.null_count:
+        import pyarrow.compute as pc
+
+        return _from_texts(pc.if_else(column, "True", "False"), name)  # as bools are named where none is missing
     elif not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)):
         raise InputError(
             "DV002", f"{name} holds {shown(str(kind))}, expected numbers, text, bools or lists of numbers."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divulge.doors.arrays import Rows, check_finite, distinct, find_rows, is_text
-from divulge.doors.labels import Labels, check_codes, read_classes, read_labels
+from divulge.doors.labels import Labels, check_codes, read_classes, read_codes, read_labels
 from divulge.doors.names import KEYS, LONGEST_TEXT, LOW_FOR_MEMBERS, OUTPUTS, listed, shown, unknown
 from divulge.doors.outputs import Outputs, read_outputs, sums_error, to_float
 from divulge.errors import InputError
@@ -57,9 +58,9 @@ def assemble(
     if like is None:
         _check_sides(member, rows)
     else:
-        classes, settled = _read_alike(flat, like, settled)
+        classes, settled = _read_alike(flat, like, rows, settled)
     _check_names(flat)
-    outputs = _outputs(flat, rows, notes)
+    outputs = _outputs(flat, rows, notes, few=like is not None)
     names = read_classes(classes)
     if names is not None and outputs is not None and outputs.width != len(names):
         raise InputError(
@@ -96,6 +97,7 @@ def assemble(
     if flat:
         raise unknown("the name", next(iter(flat)), [*KEYS[:-2], "signal_<name>", "column_<name>"])
     if like is not None:
+        evidence = _widened(evidence, like)
         check_alike(evidence, like)
         return evidence
     for note in sorted(notes):
@@ -103,7 +105,7 @@ def assemble(
     return evidence
 
 
-def _read_alike(flat: Flat, like: Evidence, settled: bool) -> tuple[Sequence[object] | None, bool]:
+def _read_alike(flat: Flat, like: Evidence, rows: Rows, settled: bool) -> tuple[Sequence[object] | None, bool]:
     """The classes by which labels are read, and whether they stay as they are: as those of other rows were."""
     labels = flat.get("labels")
     if labels is None or like.labels is None:
@@ -112,8 +114,32 @@ def _read_alike(flat: Flat, like: Evidence, settled: bool) -> tuple[Sequence[obj
         flat["labels"] = labels.astype(np.bool_)  # a block of one label each would be read as one-hot
         return like.classes, True
     if like.outputs is None and like.classes is None:
+        if like.labels.dtype.kind == "f" and not is_text(labels):
+            flat["labels"] = to_float(labels)
+        elif not settled:
+            flat["labels"] = read_codes(labels, rows)
         return None, True  # codes, of which a block may lack some
     return like.classes, settled
+
+
+def _widened(evidence: Evidence, like: Evidence) -> Evidence:
+    """The same rows, floats as wide as in others: whole numbers are float64 only in blocks that have large ones."""
+
+    def widened(array: Any, other: Any) -> Any:
+        if array is None or other is None or array.dtype.kind != "f" or array.dtype == other.dtype:
+            return array
+        if is_text(other) and np.isnan(array).all():
+            return np.full(len(array), "")  # a file of which a text column is missing throughout
+        return array.astype(np.result_type(array, other)) if other.dtype.kind == "f" else array
+
+    found: dict[str, Any] = {
+        name: widened(getattr(evidence, name), getattr(like, name))
+        for name in ("labels", "outputs", "features", "traces")
+    }
+    for name in ("signals", "columns"):
+        others = getattr(like, name)
+        found[name] = {one: widened(array, others.get(one)) for one, array in getattr(evidence, name).items()}
+    return replace(evidence, **found)
 
 
 def check_alike(evidence: Evidence, like: Evidence) -> None:
@@ -126,6 +152,8 @@ def check_alike(evidence: Evidence, like: Evidence) -> None:
         found, expected = getattr(evidence, name), getattr(like, name)
         if found != expected:
             raise InputError("DV018", f"these rows have the {name} {found}, those before them {expected}.")
+    if evidence.classes != like.classes:
+        raise other_classes(evidence.classes, like.classes)
     for name in ("labels", "outputs", "features", "ids", "groups", "traces"):
         shapes = [
             None if array is None else array.shape[1:] for array in (getattr(evidence, name), getattr(like, name))
@@ -140,6 +168,16 @@ def check_alike(evidence: Evidence, like: Evidence) -> None:
         if found != expected:
             strange = sorted(found ^ expected)
             raise InputError("DV018", f"{name}: {listed(strange)} is not in all blocks; expected the same in each.")
+
+
+def other_classes(found: Sequence[str] | None, expected: Sequence[str] | None) -> InputError:
+    """The error for rows whose labels are coded otherwise than those of others."""
+    named = ["no names of classes" if names is None else f"the classes {listed(names)}" for names in (found, expected)]
+    return InputError(
+        "DV018",
+        f"these rows have {named[0]}, those before them {named[1]}: one code would be two classes. "
+        "Make all with the same classes=[…].",
+    )
 
 
 def _check_sides(member: NDArray[np.bool_], rows: Rows) -> None:
@@ -160,7 +198,7 @@ def _check_names(flat: Flat) -> None:
             raise InputError("DV007", f"a name has {len(name):,} characters: {shown(name)}; at most {LONGEST_TEXT:,}.")
 
 
-def _outputs(flat: Flat, rows: Rows, notes: set[str]) -> Outputs | None:
+def _outputs(flat: Flat, rows: Rows, notes: set[str], *, few: bool) -> Outputs | None:
     given = [name for name in OUTPUTS if name in flat]
     if "predictions" in given and len(given) > 1:
         raise InputError(
@@ -170,7 +208,7 @@ def _outputs(flat: Flat, rows: Rows, notes: set[str]) -> Outputs | None:
     if given == ["logits", "probs"]:
         notes.add("probs are not used: logits are there, and lose less")
         del flat["probs"]
-    return read_outputs(flat.pop(given[0]), given[0], rows, notes) if given else None
+    return read_outputs(flat.pop(given[0]), given[0], rows, notes, few=few) if given else None
 
 
 def _labels(

@@ -116,6 +116,34 @@ def check_codes(labels: NDArray[Any], outputs: Outputs | None, classes: tuple[st
         _check_range(labels, width, rows)
 
 
+def read_codes(labels: NDArray[Any], rows: Rows) -> NDArray[np.int64]:
+    """(n,) codes of some rows of a table without outputs or class names: a code stays, though others may be missing.
+
+    Raises:
+        InputError: DV020, DV021 or DV024, they are no codes as those of the rows before were.
+
+    >>> read_codes(np.array(["3", "1"]), Rows(2)).tolist()
+    [3, 1]
+    """
+    read = read_labels(labels, None, None, rows, set())
+    codes = read.values
+    if codes.dtype.kind == "f":
+        raise InputError("DV020", "labels are fractions here, and were whole numbers in the rows before these.")
+    if codes.ndim == 1 and read.classes is not None:
+        if strange := [name for name in read.classes if not _INTEGER.fullmatch(name)]:
+            raise InputError(
+                "DV024", f"labels {listed(strange)} are text, those before them numbers: pass classes=[…]."
+            )
+        codes = np.array([int(name) for name in read.classes], np.int64)[codes]
+    if codes.dtype.kind == "i" and codes.size and codes.min() < 0:
+        raise InputError(
+            "DV021",
+            f"label {codes.min()} is below 0, and none of the first rows' was. Values such as -1 often mark rows "
+            "without a label: leave these out; or pass classes=[…], all label values.",
+        )
+    return codes
+
+
 def _targets(labels: NDArray[Any], classes: tuple[str, ...] | None) -> Labels:
     if is_text(labels) or labels.ndim != 1 or classes is not None:
         raise InputError(

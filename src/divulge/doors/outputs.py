@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
         return 2 if self.values.ndim == 1 else int(self.values.shape[1])
 
 
-def read_outputs(values: NDArray[Any], name: str, rows: Rows, notes: set[str]) -> Outputs:
+def read_outputs(values: NDArray[Any], name: str, rows: Rows, notes: set[str], *, few: bool = False) -> Outputs:
     """Check outputs of the kind `name` (logits, probs or predictions); (n, 1) becomes (n,), integers float32.
 
     Raises:
@@ -57,7 +57,8 @@ def read_outputs(values: NDArray[Any], name: str, rows: Rows, notes: set[str]) -
     if name == "probs":
         return Outputs(values, name, _check_probs(values, rows))
     if name == "logits":
-        _check_logits(values, notes)
+        if not few:
+            _check_logits(values, notes)
     elif values.ndim == 2:
         _check_deviation(values, rows)
     return Outputs(values, name, None)

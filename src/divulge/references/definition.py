@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from divulge.clusters import shipped
 from divulge.doors.arrays import to_array
 from divulge.errors import DivulgeError, InputError
 from divulge.fits import as_fit
@@ -90,7 +91,7 @@ def defined(path: str | PathLike[str]) -> Iterator[Definition]:
         _check_names(code, module, path)
         beside = _beside(known, folder)
         definition = _definition(path, _digest(source, beside), module)
-        with _shipped([module, *beside]):
+        with shipped([module, *beside]):
             yield definition
     finally:
         sys.path.remove(folder)
@@ -240,19 +241,3 @@ def _beside(known: set[str], folder: str) -> list[ModuleType]:
         if file.suffix == ".py" and not installed and file.resolve().is_relative_to(folder):
             found.append(sys.modules[name])
     return found
-
-
-@contextmanager
-def _shipped(modules: list[ModuleType]) -> Iterator[None]:
-    """Functions of these modules travel to workers with their code, which could not import them."""
-    import cloudpickle
-
-    known = cloudpickle.list_registry_pickle_by_value()
-    added = [module for module in modules if module.__name__ not in known]
-    for module in added:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        for module in added:
-            cloudpickle.unregister_pickle_by_value(module)

@@ -25,11 +25,13 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from divulge.clusters import TICK, shipped
 from divulge.doors.names import listed, shown
 from divulge.errors import DivulgeError, InputError
 
@@ -41,7 +43,6 @@ Take = Callable[["Job", Any], None]
 LOSSES = 3
 """How often workers may be lost in a row, without a model finished in between, before it is given up."""
 
-_TICK = 1.0  # seconds after which a wait looks up, so that Ctrl-C is heard on every system
 _ABSENT = "the task's file is not on this worker's machine"
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB")}
 
@@ -290,7 +291,7 @@ def _begun(future: Any, killed: bool) -> bool:
 def _next(done: queue.SimpleQueue[int]) -> int:
     while True:
         try:
-            return done.get(timeout=_TICK)
+            return done.get(timeout=TICK)
         except queue.Empty:
             continue
 
@@ -400,7 +401,7 @@ def _begin(parent: int, folder: str) -> None:
 def _end_with(parent: int, folder: str) -> None:
     """End this process once its parent was killed, in the middle of a training too; the data are not left lying."""
     while os.getppid() == parent:
-        time.sleep(_TICK)
+        time.sleep(TICK)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
@@ -416,34 +417,26 @@ def packed(task: Task) -> bytes:
     """
     import cloudpickle
 
-    module = _own_module(task)
-    if module is not None:
-        cloudpickle.register_pickle_by_value(module)
     try:
-        return bytes(cloudpickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL))
+        with shipped(_own_module(task)):
+            return bytes(cloudpickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL))
     except Exception as error:  # each type says in its own way that it cannot be pickled
         raise InputError(
             "DV405",
             f"expected a fit and data that can be sent to other processes, got {type(error).__name__}: "
             f"{shown(str(error))}. Open files, connections and locks inside fit; or use executor=None, a loop.",
         ) from error
-    finally:
-        if module is not None:
-            cloudpickle.unregister_pickle_by_value(module)
 
 
-def _own_module(task: Task) -> Any:
+def _own_module(task: Task) -> list[ModuleType]:
     """The module of a task's fit, where it is a file of the user's own."""
-    import cloudpickle
-
     from divulge.references.digests import _installed
 
     fit = getattr(task, "fit", None)
     name = getattr(fit, "__module__", None) or type(fit).__module__
     if name in ("__main__", __name__) or name.partition(".")[0] == "divulge" or _installed(name):
-        return None
-    known = cloudpickle.list_registry_pickle_by_value()
-    return None if name in known else sys.modules.get(name)
+        return []
+    return [sys.modules[name]] if name in sys.modules else []
 
 
 @contextmanager

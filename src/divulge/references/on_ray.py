@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from divulge.doors.names import shown
-from divulge.errors import DivulgeError, InputError
+from divulge.clusters import RETRIES, TICK, connected
+from divulge.errors import DivulgeError
 from divulge.references.executors import Failure, Job, Lost, Take, Task, failed, in_worker, none_lost, packed
-
-logger = logging.getLogger("divulge")
-
-RETRIES = 3
-"""How often a job is begun again whose worker or node was lost."""
-
-_TICK = 1.0  # seconds after which a wait looks up for Ctrl-C
 
 
 def on_ray(task: Task, jobs: Sequence[Job], address: str, take: Take, *, gpus: float = 0) -> None:
@@ -34,25 +26,9 @@ def on_ray(task: Task, jobs: Sequence[Job], address: str, take: Take, *, gpus: f
         DivulgeError: DV402, a job raised. InputError: DV071, Ray is not installed; DV404, the cluster is not there or
             lost a job too often; DV405, a task that cannot be sent.
     """
-    from divulge.adapters.predictor import needed
-
-    ray = needed("ray", "ray")
     payload = packed(task)
-    ours = not ray.is_initialized()
-    if ours:
-        try:
-            ray.init(address=None if address == "ray" else address, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise InputError(
-                "DV404",
-                f"expected a Ray cluster at {shown(address)}, got {type(error).__name__}: {shown(str(error))}. Start "
-                "one with `ray start`, or give executor='ray' for one of this machine.",
-            ) from error
-    try:
+    with connected(address, "executor='ray'") as ray:
         _run(ray, payload, jobs, take, gpus)
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def _run(ray: Any, payload: bytes, jobs: Sequence[Job], take: Take, gpus: float) -> None:
@@ -64,7 +40,7 @@ def _run(ray: Any, payload: bytes, jobs: Sequence[Job], take: Take, gpus: float)
     fault: DivulgeError | None = None
     try:
         while left:
-            finished, _ = ray.wait(list(left), num_returns=1, timeout=_TICK)
+            finished, _ = ray.wait(list(left), num_returns=1, timeout=TICK)
             for reference in finished:
                 job = left.pop(reference)
                 try:

@@ -35,6 +35,7 @@ from divulge.wording import (
     printable,
     rate,
     score_attack,
+    streamed,
     why,
     worded,
 )
@@ -478,6 +479,7 @@ def _method(report: Report) -> list[tuple[str, str]]:
         ("signals given", _listed(data.get("given", ()))),
         ("columns", _listed(data.get("columns", ()))),
         ("data digest", data.get("digest")),
+        *(("the stream", clipped(said, 1000)) for said in streamed(report)),
         ("sliced by", _listed(meta.get("slices", ()))),
         ("fewest records a side of a slice", meta.get("min_n")),
         ("confidence of the intervals", rate(meta["confidence"]) if "confidence" in meta else None),

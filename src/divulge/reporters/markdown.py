@@ -27,6 +27,7 @@ from divulge.wording import (
     of_everyone,
     p_text,
     rate,
+    streamed,
     why,
     worded,
     worst_slices,
@@ -121,6 +122,7 @@ def _head(report: Report) -> str:
     if data:
         about += f": {data['members']:,} members, {data['nonmembers']:,} non-members, {prose(data['task'], 40)}"
     lines.append(f"{about}; intervals at {rate(report.meta.get('confidence', 0.95))}.")
+    lines += [f"The records: {prose(said, 1000)}." for said in streamed(report)]
     rows = [
         row([item.label, _value(item), item.chance, code(item.attack, 40) if item.attack else ""])
         for item in main_figures(report)

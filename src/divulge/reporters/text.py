@@ -31,6 +31,7 @@ from divulge.wording import (
     printable,
     rate,
     score_attack,
+    streamed,
     why,
     worded,
     worst_slices,
@@ -83,6 +84,10 @@ def _headline(page: Page, report: Report) -> None:
     if data:
         kind = f"{data['members']:,} members, {data['nonmembers']:,} non-members, {data['task']}"
         page.line((f"{kind}; intervals at {rate(report.meta.get('confidence', 0.95))}", "dim"))
+    for how in streamed(report)[:1]:
+        page.line((how, "dim"))
+    for left_out in streamed(report)[1:]:
+        page.line(("! WARNING", STYLES["INCONCLUSIVE"]), f"  {left_out}", hang=2)
     for row in report.rows("controls"):
         if row["status"] in ("invalid", "warning"):
             style = STYLES["INVALID" if row["status"] == "invalid" else "INCONCLUSIVE"]
