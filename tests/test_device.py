@@ -125,7 +125,7 @@ def test_signals_and_halves_do_not_depend_on_the_blocks(torch, shape, monkeypatc
     z[300:400], y[300:400] = z[:100], y[:100]  # copies
     member = torch.arange(1000) < 500
     whole, halves = device.signals_on(z, y, NAMES), device.halves_on(z, y, member)
-    monkeypatch.setattr(device, "BLOCK_NUMBERS", 70)
+    monkeypatch.setattr(device.tensors, "BLOCK_NUMBERS", 70)
     blocks = device.signals_on(z, y, NAMES)
     for name in NAMES:
         torch.testing.assert_close(blocks[name], whole[name], rtol=1e-14, atol=0)
@@ -258,7 +258,7 @@ def assert_same_halves(torch, outputs, labels, member, kind="logits", seed=0):
     contents = folds.content_hashes(evidence)
     wanted = folds.with_copies_grouped(folds.identified(evidence, contents), contents)
     tensors = torch.from_numpy(outputs), None if labels is None else torch.from_numpy(labels), torch.from_numpy(member)
-    found = device._identified(*tensors, kind)
+    found = device.halves.identified(*tensors, kind)
     np.testing.assert_array_equal(found.ids.numpy().view(np.uint64), wanted.ids)
     assert (found.groups is None) == (wanted.groups is None)
     if wanted.groups is not None:

@@ -171,7 +171,7 @@ def test_any_kind_of_array(make: Callable[[Any], Any]) -> None:
         (pa.array(["a", "b"], pa.string_view()), ["a", "b"]),
         ([1, None], [1.0, math.nan]),
         (pd.Series([1, None], dtype="Int64"), [1.0, math.nan]),
-        ([True, None], ["true", ""]),
+        ([True, None], ["True", ""]),
         ([True, False], [True, False]),
         (range(2), [0, 1]),
         (pl.Series([1, 2], dtype=pl.UInt8), [1, 2]),

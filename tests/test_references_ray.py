@@ -1,7 +1,6 @@
 """Reference models on a real Ray cluster of two nodes, one of which is killed while it trains."""
 
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -12,6 +11,7 @@ import pytest
 
 from divulge import DivulgeError
 from divulge.references import design, fit_references
+from ray_cluster import two_nodes
 
 # JAX, where other tests have loaded it, warns of the fork that starts Ray's processes; they go on to exec at once.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -23,31 +23,8 @@ DESIGN = design(40, 6)
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head without a CPU, so that jobs run on the two nodes, of one CPU each; this process is its driver."""
-    if os.environ.get("DIVULGE_REQUIRE") != "all":
-        pytest.importorskip("ray")
-    import ray
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": free_port()}
-    # Ray 2.60 tells its client server port 0 for this agent where none is named, and the server cannot start then.
-    head["runtime_env_agent_port"] = free_port()
-    made = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        made.client_port = head["ray_client_server_port"]
-        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-        ray.init(address=made.address, log_to_driver=False)
-        made.wait_for_nodes()
+    with two_nodes() as made:
         yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def fit(data, rows, seed):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from divulge.evidence import Evidence
 
-BLOCK = 1 << 17  # rows that are worked on at a time
+BLOCK = 1 << 18  # rows that are worked on at a time
 PART = 1 << 20  # rows of a file after which a part of it ends
 LOOKS = 16  # row groups that the sketch looks into
 SEEN = 1 << 14  # rows that it reads of each
@@ -45,6 +45,8 @@ def listed(source: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[
         InputError: DV030, there are none, or one is not there.
     """
     named = [source] if isinstance(source, str | PathLike) else list(source)
+    if strange := [path for path in named if not isinstance(path, str | PathLike)]:
+        raise InputError("DV056", f"expected paths, or blocks of Evidence, got {type(strange[0]).__name__}")
     files: list[Path] = []
     for path in map(Path, named):
         if path.is_dir():
@@ -111,23 +113,20 @@ def sketched(parts: Sequence[Part], overrides: Overrides) -> Evidence:
         InputError: as the doors; DV005, no members or no non-members in all that there is.
     """
     groups = [Part(part.file, (at,), 0) for part in parts for at in part.row_groups]
-    steps = max(1, len(groups) // LOOKS)
-    order = [*range(0, len(groups), steps), *(at for at in range(len(groups)) if at % steps)]
+    looks = min(LOOKS, len(groups))
     broken: list[InputError] = []
-    firsts = _seen((groups[at] for at in order[:LOOKS]), 1, broken)
-    tables = list(firsts)
+    tables = list(_seen((groups[at * len(groups) // looks] for at in range(looks)), 1, broken))
     if not tables:
         raise next(iter(broken), InputError("DV005", "the files hold no records. Expected members and non-members."))
     try:
         return _together(tables, overrides)
     except InputError as error:
         if error.code != "DV005":
-            tables = _most(tables, overrides)
-            if tables:
-                return _together(tables, overrides)
-            raise InputError(error.code, f"{groups[order[0]].file}: {error.message}") from error
+            if most := _most(tables, overrides):
+                return _together(most, overrides)
+            raise InputError(error.code, f"{tables[0][0]}: {error.message}") from error
         one_sided = error
-    rest = _seen((groups[at] for at in order), None, [])
+    rest = _seen(groups, None, [])
     few = (tables[0][0], tables[0][1].slice(0, 1))
     for other in rest:
         if _fails(overrides, few, other) != "DV005":
@@ -170,12 +169,9 @@ def _fails(overrides: Overrides, *tables: Seen) -> str | None:
 
 
 def _most(tables: Sequence[Seen], overrides: Overrides) -> list[Seen]:
-    """More than half of the tables, which each can be read with one of them; none where there are no such."""
-    for base in tables:
-        kept = [table for table in tables if _fails(overrides, base, table) in (None, "DV005")]
-        if 2 * len(kept) > len(tables):
-            return kept
-    return []
+    """Those that each can be read with one of them: the most that there are."""
+    readable = [[table for table in tables if _fails(overrides, base, table) in (None, "DV005")] for base in tables]
+    return max(readable, key=len)
 
 
 def _tables(part: Part, rows: int) -> Iterator[pa.Table]:
@@ -196,6 +192,6 @@ def _opened(file: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
+        return pq.ParquetFile(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(file, error) from error

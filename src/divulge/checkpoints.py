@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from divulge.atomic import replacing
 from divulge.attacks import without_address
 from divulge.doors.archives import damaged, read_arrays, write_arrays
+from divulge.doors.tables import Overrides
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.files import from_arrays, to_arrays
@@ -46,9 +47,11 @@ class Checkpoint:
     path: Path | None = None
 
     @classmethod
-    def of(cls, sketch: Evidence, plan: Plan, tally: Tally | None, files: Mapping[str, Stamp]) -> Checkpoint:
+    def of(
+        cls, sketch: Evidence, plan: Plan, columns: Overrides, tally: Tally | None, files: Mapping[str, Stamp]
+    ) -> Checkpoint:
         """What is kept of a run that has come so far."""
-        return cls(sketch, asked_of(plan), tally, dict(files))
+        return cls(sketch, asked_of(plan, columns), tally, dict(files))
 
     @staticmethod
     def stamp(file: Path) -> Stamp:
@@ -56,24 +59,24 @@ class Checkpoint:
         about = file.stat()
         return about.st_size, about.st_mtime_ns
 
-    def check(self, plan: Plan, files: Sequence[Path]) -> None:
-        """Whether it may be gone on from.
+    def check(self, plan: Plan, columns: Overrides, stamps: Mapping[str, Stamp]) -> None:
+        """Whether it may be gone on from, with the files that are there now.
 
         Raises:
             InputError: DV037, other settings, or a counted file was changed, renamed or is gone.
         """
         where = str(self.path)
-        if self.asked != asked_of(plan):
+        asked = asked_of(plan, columns)
+        if self.asked != asked:
             raise InputError(
                 "DV037",
-                f"{where} was begun with other settings: {_differ(self.asked, asked_of(plan))}. Use those, or another "
+                f"{where} was begun with other settings: {_differ(self.asked, asked)}. Use those, or another "
                 "checkpoint.",
             )
-        there = {file.name: file for file in files}
         for name, stamp in self.files.items():
-            if name not in there:
+            if name not in stamps:
                 raise InputError("DV037", f"{where} has counted {name}, which is no longer there. Use another one.")
-            if self.stamp(there[name]) != tuple(stamp):
+            if stamps[name] != tuple(stamp):
                 raise InputError("DV037", f"{where} has counted {name}, which was changed since. Use another one.")
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -104,13 +107,14 @@ class Checkpoint:
             raise damaged(where, error) from error
 
 
-def asked_of(plan: Plan) -> str:
+def asked_of(plan: Plan, columns: Overrides) -> str:
     """Everything that a tally depends on but the records and the sketch."""
     asked = {
         "version": VERSION,
         "form": FORM,
         "attacks": {attack.name: without_address(repr(attack.call)) for attack in plan.attacks},
         "slices": [without_address(repr(slicer)) for slicer in plan.slicers],
+        "columns": {name: repr(getattr(columns, name)) for name in columns.given()},
         "seed": plan.seed,
         "sample": plan.sample,
         "bits": [BITS, SLICE_BITS],
@@ -178,7 +182,8 @@ def _tally(arrays: Arrays, sketch: Evidence) -> Tally:
         from_arrays(_under(arrays, "sample rows "), like=sketch), arrays["sample hashes"], int(arrays["sample size"])
     )
     copies = _units(arrays, "copies")
-    assert copies is not None
+    if copies is None:
+        raise KeyError("copies")
     return Tally(
         arrays["rows"],
         arrays.get("right"),

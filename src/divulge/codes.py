@@ -156,7 +156,8 @@ CODES: dict[str, Code] = {
     ),
     "DV030": Code(
         "no such file, or no data in it",
-        "A wrong path, a device or pipe in place of a file, a folder without .parquet files.",
+        "A wrong path, a device or pipe in place of a file, a folder without .parquet files; on a cluster, a file that "
+        "not every node sees.",
         "Check the path.",
     ),
     "DV031": Code(
@@ -528,15 +529,17 @@ CODES: dict[str, Code] = {
         "for what cannot be read, and you change it when that changes.",
     ),
     "DV404": Code(
-        "workers were lost too often",
-        "Training processes were killed, mostly because memory ran out, several times without a model finished in "
-        "between; or the executor itself broke.",
-        "Use fewer workers, or a smaller model. Models that were finished are in the store, where there is one.",
+        "a cluster that is not there, or workers that were lost too often",
+        "No Ray cluster is at the address; a node lacks divulge, has another version of it, or lacks a module that an "
+        "attack needs; or processes were killed several times, mostly because memory ran out; or the executor broke.",
+        "Start a cluster with `ray start` and install the same divulge on every node. Use fewer workers, or a smaller "
+        "model: models that were finished are in the store, where there is one.",
     ),
     "DV405": Code(
-        "this fit cannot be run that way",
+        "this fit, or this attack, cannot be run that way",
         "executor='vmapped' needs a fit that trains many models at once (fit.many) and an optimiser that works on each "
-        "parameter by itself; other processes need a fit and data that cloudpickle can send there.",
+        "parameter by itself; other processes and hosts need a fit and data, attacks and slices, that cloudpickle can "
+        "send there.",
         "Use executor='processes', or None for a loop, which runs every fit; divulge.fits.Torch and Jax train many at "
         "once.",
     ),

@@ -26,6 +26,12 @@ HASHES = np.dtype(np.uint64)
 
 MOST_COPIES = 20  # of one record; more rows alike are outputs that take few values
 MIXED = 0.01  # pairs of equal rows on two sides, as a share of those on one, beyond which equal rows are no copies
+SURE = 1 - 1e-6  # a probability that counts as 1
+
+STEP = np.uint64(0x9E3779B97F4A7C15)
+MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+"""SplitMix64's numbers. Source: Steele et al. 2014."""
 
 EXACT_BELOW = 1 << 16
 """Units a side up to which folds are balanced to within one. Above, a row's hash alone decides (and a stream needs no
@@ -275,7 +281,7 @@ def _sure(evidence: Evidence, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     outputs = evidence.outputs
     if outputs is None or evidence.kind != "probs" or evidence.features is not None:
         return np.zeros(len(rows), bool)
-    return np.asarray(outputs[rows].reshape(len(rows), -1).max(axis=1) >= 1 - 1e-6)
+    return np.asarray(outputs[rows].reshape(len(rows), -1).max(axis=1) >= SURE)
 
 
 def digest(evidence: Evidence, contents: Hashes) -> str:
@@ -364,7 +370,7 @@ def _tell_apart(hashes: Hashes, evidence: Evidence) -> Hashes:
     starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
     occurrence = np.arange(len(group)) - np.repeat(starts, np.diff(np.append(starts, len(group))))
     hashes = hashes.copy()
-    hashes[repeated[order]] = _mix(group + occurrence.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    hashes[repeated[order]] = _mix(group + occurrence.astype(np.uint64) * STEP)
     return hashes
 
 
@@ -397,8 +403,7 @@ def _hasher(array: NDArray[Any], seed: int, decimals: int | None = None) -> Call
     size = array.dtype.itemsize if decimals is None else np.dtype(np.float32).itemsize
     width = array.shape[1] * size
     word = np.dtype(np.uint64 if width % 8 == 0 else f"u{size}")
-    random = np.random.default_rng(seed % 2**64).integers(0, 2**63, width // word.itemsize, dtype=np.uint64)
-    multipliers = random * np.uint64(2) + np.uint64(1)
+    multipliers = odd_numbers(seed, width // word.itemsize)
 
     def hasher(rows: slice) -> Hashes:
         part = array[rows]
@@ -406,11 +411,21 @@ def _hasher(array: NDArray[Any], seed: int, decimals: int | None = None) -> Call
             part = np.round(part.astype(np.float64), decimals).astype(np.float32) + 0  # + 0: no -0
         words = np.ascontiguousarray(part).view(word).astype(np.uint64)
         words ^= words >> np.uint64(32)
-        words *= np.uint64(0xBF58476D1CE4E5B9)
+        words *= MULTIPLIERS[0]
         words ^= words >> np.uint64(32)  # floats of few digits have only high bits: spread them before the sum
         return _mix(words @ multipliers)
 
     return hasher
+
+
+def odd_numbers(seed: int, count: int) -> Hashes:
+    """(count,) random odd uint64, what the words of a row are multiplied by.
+
+    >>> int(odd_numbers(0, 3)[2] % 2)
+    1
+    """
+    random = np.random.default_rng(seed % 2**64).integers(0, 2**63, count, dtype=np.uint64)
+    return random * np.uint64(2) + np.uint64(1)
 
 
 def _text_hashes(array: NDArray[Any], seed: int) -> Hashes:
@@ -445,10 +460,10 @@ def _text_hashes(array: NDArray[Any], seed: int) -> Hashes:
 
 def _mix(x: Hashes) -> Hashes:
     """Every bit of the input reaches every bit of the output. Source: SplitMix64, Steele et al. 2014."""
-    x = np.asarray(x + np.uint64(0x9E3779B97F4A7C15))
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
+    x = np.asarray(x + STEP)
+    x ^= x >> SHIFTS[0]
+    x *= MULTIPLIERS[0]
+    x ^= x >> SHIFTS[1]
+    x *= MULTIPLIERS[1]
+    x ^= x >> SHIFTS[2]
     return x

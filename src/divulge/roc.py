@@ -19,8 +19,8 @@ Floats = NDArray[np.floating[Any]]
 Counts = NDArray[np.integer[Any]]
 
 HALVES = 2
-_TAG_BITS = 2  # two bits of a sort key hold side and half
-_CODE_SHIFT = 32 + _TAG_BITS
+TAG_BITS = 2  # two bits of a sort key hold side and half
+_CODE_SHIFT = 32 + TAG_BITS
 _BLOCK = 1 << 15
 
 
@@ -280,13 +280,13 @@ def exact_slices(
     if sliced:
         packed <<= np.uint64(32)  # code -1 sorts behind every slice
         packed |= keys
-    packed <<= np.uint64(_TAG_BITS)
+    packed <<= np.uint64(TAG_BITS)
     packed |= tag
     packed.sort()
     firsts = np.searchsorted(packed, np.arange(slices + 1, dtype=np.uint64) << np.uint64(_CODE_SHIFT))
     tag = packed.astype(np.uint8)
     tag &= np.uint8(3)
-    packed >>= np.uint64(_TAG_BITS)
+    packed >>= np.uint64(TAG_BITS)
     last = np.append(packed[1:] != packed[:-1], np.ones(min(len(packed), 1), bool))  # of each run of equal scores
     sorted_keys = packed.astype(np.uint32)
     del packed, keys
@@ -373,9 +373,9 @@ class Histogram:
         index = place[cells]
         if codes is not None:
             index += codes.astype(np.int64) * len(bins)
-        index <<= _TAG_BITS
+        index <<= TAG_BITS
         index |= tag
-        counts = np.bincount(index, minlength=slices * len(bins) << _TAG_BITS).astype(np.int64, copy=False)
+        counts = np.bincount(index, minlength=slices * len(bins) << TAG_BITS).astype(np.int64, copy=False)
         return cls(bins, counts.reshape(slices, len(bins), 4), bits)
 
     def __add__(self, other: Histogram) -> Histogram:

@@ -26,7 +26,7 @@ LABELLED = ("log_odds", "loss", "margin", "modified_entropy", "correct")
 UNLABELLED = ("entropy", "confidence")
 NAMES = LABELLED + UNLABELLED
 
-_TINY = 1e-37  # below this a float32 has lost digits: keep float64
+TINY = 1e-37  # below this a float32 has lost digits: keep float64
 
 
 def signal(evidence: Evidence, name: str) -> Floats:
@@ -291,7 +291,7 @@ def _narrow(values: Floats, dtype: np.dtype[Any]) -> Floats:
     if dtype == np.float64:
         return values
     smallest = np.min(np.abs(values), initial=np.inf, where=values != 0)
-    return values if smallest < _TINY else values.astype(np.float32)
+    return values if smallest < TINY else values.astype(np.float32)
 
 
 # ---------------------------------------------------------------------------------- yes or no, one label or many

@@ -155,6 +155,11 @@ class Units:
         full = len(self.hashes) == UNITS
         return self.hashes[-1] if full else np.uint64(np.iinfo(np.uint64).max)
 
+    @property
+    def seen(self) -> float:
+        """About the share of all units that is here, as a fraction: how far the smallest hashes go."""
+        return float(self.bound) / float(np.iinfo(np.uint64).max) if len(self.hashes) == UNITS else 1.0
+
     def effective(self) -> tuple[float, float]:
         """How many independent records each member, each non-member counts as; see `folds.effective_shares`."""
         shares = (

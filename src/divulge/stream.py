@@ -6,14 +6,18 @@ Sketch -> plan (attacks fitted, slices' edges settled) -> tallies of blocks, add
 from __future__ import annotations
 
 import itertools
+import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from os import PathLike
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +25,7 @@ from numpy.typing import NDArray
 
 from divulge import attacks as attack_family
 from divulge import controls as control_family
-from divulge import measuring, pipeline
+from divulge import measuring, pipeline, signals
 from divulge import slices as slice_family
 from divulge.attacks import NamedAttack
 from divulge.batches import BLOCK, Part, blocks_of, listed, parts_of, sketched
@@ -36,8 +40,8 @@ from divulge.folds import content_hashes as contents_of
 from divulge.metrics import NamedMetric
 from divulge.report import Report, Row
 from divulge.roc import Histogram, Roc, rank, tags
-from divulge.sketches import Units, joined
-from divulge.slices import REST, Merged, Partition, Slicer
+from divulge.sketches import joined
+from divulge.slices import MISSING, REST, Merged, Partition, Slicer
 from divulge.tally import BITS, NO_BOUNDS, SLICE_BITS, Bounds, Plan, Slices, Tally, added
 
 if TYPE_CHECKING:
@@ -57,6 +61,7 @@ class Stream:
 
     Attributes:
         source: a folder of Parquet files, files, or an iterable of Evidence (blocks of one table, either side or both).
+            An iterable that gives one side first is held in memory until the other comes.
         columns: what is in which column, as `Evidence.from_table` takes it; files only.
         workers: threads that read and count; None: as many as cores. On Ray: tasks at a time; None: as it has CPUs.
         engine: "threads", or where Ray runs: "ray", "ray://host:port"; files only.
@@ -64,8 +69,13 @@ class Stream:
             nothing is kept.
         skip_bad_files: leave out files that cannot be read, and say so in the report; else they end the run, with all
             others counted and kept where there is a checkpoint.
-        sample: rows a side that are kept, at random, for the controls and for the table of records.
+        sample: rows a side that are kept, at random, for the controls and for the table of records; there a record
+            without an id has its place in the sample.
         block: rows that a worker counts at a time.
+
+    The report is the same whatever the files, blocks, workers and orders, but for what is learned from a sketch, some
+    of the first rows of up to 16 row groups, and so is other where files are cut otherwise: fits of attacks, cut points
+    of quantiles and of numeric columns with over 20 values. A row's half is its hash's, also where rows are few.
 
     >>> import tempfile
     >>> from divulge import audit
@@ -133,15 +143,13 @@ def audit(
     found = _read(stream, settings, tell)
     plan, tally = found.plan, found.tally
     if tally is None or not tally.rows.all():
-        members, nonmembers = (0, 0) if tally is None else tally.rows.tolist()
-        raise InputError(
-            "DV005", f"{members:,} members and {nonmembers:,} non-members came in, and an audit compares the two."
-        )
+        raise _one_sided(*((0, 0) if tally is None else tally.rows.tolist()))
     ran, sizes, statuses = list(plan.attacks), (int(tally.rows[0]), int(tally.rows[1])), _said(found, tally)
     effective = _effective(tally)
     cuts = {part.name: part for part in tally.slices}
     first = [slicer(found.sketch).labels for slicer in plan.slicers]
-    partitions = [_merged(part, labels, min_n) for part, labels in zip(tally.slices, first, strict=True)]
+    ordered = [_in_order(part, labels, found.sketch) for part, labels in zip(tally.slices, first, strict=True)]
+    partitions = [_merged(part, labels, min_n) for part, labels in zip(tally.slices, ordered, strict=True)]
 
     def roc_of(attack: NamedAttack) -> Roc:
         return tally.everyone[attack.name].roc(fitted=attack.fitted, effective=effective)
@@ -166,6 +174,8 @@ def audit(
         setting = pipeline.setting_of(
             ready, of_all.aucs, shared, given, sizes=sizes, effective=effective, seed=seed, steps=steps
         )
+        groups = None if tally.groups is None else tally.groups.shared()
+        setting = setting._replace(in_order=False, shared_groups=groups)
     outcomes = control_family.run(trials, setting)
     steps.at("measuring slices")
     rows = measuring.of_partitions(of_all, ran, slice_rocs, partitions, of_slices, sizes, error, lambda: steps.did(1))
@@ -206,7 +216,14 @@ class Crossed:
         for half, scorer in enumerate(self.scorers):
             rows = np.flatnonzero(halves != half)
             if len(rows):
-                scores[rows] = scorer(block.take(rows))
+                found = np.asarray(scorer(block.take(rows)))
+                if found.shape != rows.shape or found.dtype.kind not in "fiub":
+                    raise InputError(
+                        "DV057",
+                        f"what an attack's fit made gave {found.dtype} scores of shape {found.shape}; expected one "
+                        f"number a record, shape {rows.shape}",
+                    )
+                scores[rows] = found
         return scores
 
 
@@ -264,10 +281,17 @@ def _score_of(attack: NamedAttack, sketch: Evidence, halves: NDArray[np.uint8], 
         return Crossed(tuple(fit(_few(sketch.take(halves == half), seed), rng) for half in (0, 1)))
     rows = np.linspace(0, len(sketch) - 1, min(TRIED, len(sketch))).astype(np.int64)
     some, plain = sketch.take(rows), Plain(attack, seed)
-    whole, part = plain(some, halves[rows]), plain(some.take(slice(0, None, 2)), halves[rows][::2])
-    if not np.array_equal(whole[::2], part, equal_nan=True):
+    whole, parts = plain(some, halves[rows]), [slice(first, None, 2) for first in range(min(2, len(rows)))]
+    if not all(_alike(whole[part], plain(some.take(part), halves[rows][part])) for part in parts):
         raise Unavailable("its scores depend on other records of a block: give it fit(sample, rng) -> scorer")
     return plain
+
+
+def _alike(scores: NDArray[Any], others: NDArray[Any]) -> bool:
+    """Equal but for the rounding of sums that a library adds up otherwise in another block."""
+    known = scores[np.isfinite(scores)].astype(np.float64)
+    tolerance = 1e-6 * float(np.ptp(known)) if len(known) else 0.0
+    return np.allclose(scores, others, rtol=1e-6, atol=tolerance, equal_nan=True)
 
 
 def _few(evidence: Evidence, seed: int) -> Evidence:
@@ -278,7 +302,7 @@ def _few(evidence: Evidence, seed: int) -> Evidence:
 
 
 def _read(stream: Stream, planned: Callable[[Evidence], tuple[Plan, list[Row]]], tell: Progress) -> _Found:
-    source: Any = stream.source
+    source: Any = [stream.source] if isinstance(stream.source, Evidence) else stream.source
     if isinstance(source, str | PathLike):
         return _read_files(stream, [source], planned, tell)
     items = iter(source)
@@ -301,26 +325,34 @@ def _read_blocks(
         rows = sum(map(len, seen))
         if rows >= SKETCHED and 0 < members < rows:
             break
+    else:
+        if not 0 < members < rows:
+            raise _one_sided(members, rows - members)
     sketch = joined([replace(one, references=None) for one in seen])
     plan, statuses = planned(sketch)
     numbered = enumerate(itertools.chain(seen, blocks))
     done, start = 0, time.monotonic()
     total: Tally | None = None
 
-    def counted(item: tuple[int, Evidence]) -> Tally:
+    def counted(item: tuple[int, Evidence], stop: Event) -> Tally | None:
         at, block = item
         if at >= len(seen):
             _check_block(block, seen)
         parts = (block.take(slice(row, row + stream.block)) for row in range(0, len(block), stream.block))
-        tally = added(plan, parts, NO_BOUNDS if total is None else total.bounds)
-        assert tally is not None
-        return tally
+        return added(plan, _until(stop, parts), NO_BOUNDS if total is None else total.bounds)
 
-    for tally in _threaded(counted, ((at, block) for at, block in numbered if len(block)), stream.workers or cores()):
-        total = tally if total is None else total + tally
-        done += int(tally.rows.sum())
-        tell(0, 1, f"{done:,} records, {_rate(done, start)}")
+    filled = ((at, block) for at, block in numbered if not isinstance(block, Evidence) or len(block))
+    with closing(_threaded(counted, filled, stream.workers or cores())) as tallies:
+        for tally in tallies:
+            total = tally if total is None else total + tally
+            done += int(tally.rows.sum())
+            tell(0, 1, f"{done:,} records, {_rate(done, start)}")
     return _Found(sketch, plan, statuses, total, 0, {})
+
+
+def _one_sided(members: int, nonmembers: int) -> InputError:
+    text = f"{members:,} members and {nonmembers:,} non-members came in, and an audit compares the two."
+    return InputError("DV005", text)
 
 
 def _check_block(block: object, seen: Sequence[Evidence]) -> None:
@@ -340,9 +372,14 @@ def _read_files(
     from divulge.checkpoints import Checkpoint
 
     files = listed(source)
+    names = {file: file.name for file in files}
+    if len(set(names.values())) < len(files):
+        names = {file: file.absolute().as_posix() for file in files}
+    stamps: dict[str, tuple[int, int]] = {}
     bad: dict[Path, InputError] = {}
     parts: dict[Path, list[Part]] = {}
     for file in files:
+        stamps[names[file]] = Checkpoint.stamp(file)
         try:
             parts[file] = parts_of(file)
         except InputError as error:
@@ -356,9 +393,9 @@ def _read_files(
     )
     plan, statuses = planned(sketch)
     if kept is not None:
-        kept.check(plan, files)
+        kept.check(plan, stream.columns, stamps)
     total, finished = (None, {}) if kept is None else (kept.tally, dict(kept.files))
-    left = {file: of for file, of in parts.items() if file.name not in finished}
+    left = {file: of for file, of in parts.items() if names[file] not in finished}
     rows = {file: sum(part.rows for part in of) for file, of in parts.items()}
     before, whole = sum(rows[file] for file in parts if file not in left), sum(rows.values())
     done, start, saved = before, time.monotonic(), time.monotonic()
@@ -371,13 +408,15 @@ def _read_files(
         return reduce(Bounds.lower, known, NO_BOUNDS)
 
     def save() -> None:
-        if stream.checkpoint is not None and total is not None:
-            Checkpoint.of(sketch, plan, total, finished).save(stream.checkpoint)
+        if stream.checkpoint is not None:
+            Checkpoint.of(sketch, plan, stream.columns, total, finished).save(stream.checkpoint)
 
+    if kept is None:
+        save()  # a place that cannot be written to is told of now, not in an hour
     tallies = _tallies(stream, plan, sketch, [part for of in left.values() for part in of], bad, bounds)
     try:
         for file in [file for file in left if not missing[file]]:
-            finished[file.name] = Checkpoint.stamp(file)  # of no rows
+            finished[names[file]] = stamps[names[file]]  # of no rows
         for counted, result in tallies:  # parts of this file, or of several whole ones
             file = counted[0].file
             if isinstance(result, InputError):
@@ -394,8 +433,8 @@ def _read_files(
             if missing[file]:
                 partial_[file] = tally
                 continue
-            total = tally if total is None else total + tally
-            finished |= {part.file.name: Checkpoint.stamp(part.file) for part in counted}
+            whose = {names[part.file]: stamps[names[part.file]] for part in counted}
+            total, finished = tally if total is None else total + tally, finished | whose  # no Ctrl-C comes between
             if time.monotonic() - saved > SAVE_EVERY:
                 save()
                 saved = time.monotonic()
@@ -404,10 +443,10 @@ def _read_files(
             save()
         finally:
             tallies.close()  # now, not once the error is forgotten that stopped it
-    if bad and not stream.skip_bad_files:
+    if bad and (total is None or not stream.skip_bad_files):
         raise _said_bad(bad, stream)
     return _Found(
-        sketch, plan, statuses, total, len(finished), {file.name: error.message for file, error in bad.items()}
+        sketch, plan, statuses, total, len(finished), {names[file]: error.message for file, error in bad.items()}
     )
 
 
@@ -418,7 +457,7 @@ def _fail_early(stream: Stream, bad: Mapping[Path, InputError]) -> None:
 
 
 def _of_file(error: InputError, file: Path) -> InputError:
-    message = error.message if str(file) in error.message else f"{file}: {error.message}"
+    message = error.message if str(file) in error.message else f"{file}: {error.message.removeprefix(file.name + ' ')}"
     return InputError(error.code, message)
 
 
@@ -442,7 +481,11 @@ def _tallies(
     work = partial(tally_of, plan=plan, overrides=stream.columns, like=sketch.take(slice(0, 2)), rows=stream.block)
     if stream.engine == "threads":
         wanted = (part for part in parts if part.file not in bad)
-        yield from _threaded(lambda part: ((part,), work(part, bounds=bounds(part))), wanted, stream.workers or cores())
+
+        def here(part: Part, stop: Event) -> tuple[tuple[Part, ...], Tally | InputError]:
+            return (part,), work(part, bounds=bounds(part), stop=stop)
+
+        yield from _threaded(here, wanted, stream.workers or cores())
     else:
         from divulge.streams_on_ray import tallies
 
@@ -450,22 +493,41 @@ def _tallies(
 
 
 def tally_of(
-    part: Part, *, plan: Plan, overrides: Overrides, like: Evidence, rows: int, bounds: Bounds = NO_BOUNDS
+    part: Part,
+    *,
+    plan: Plan,
+    overrides: Overrides,
+    like: Evidence,
+    rows: int,
+    bounds: Bounds = NO_BOUNDS,
+    stop: Event | None = None,
 ) -> Tally | InputError:
-    """The tally of a part of a file, or what is wrong with it."""
+    """The tally of a part of a file, or what is wrong with it; of some of it, for nobody, where `stop` is set."""
     try:
-        total = added(plan, blocks_of(part, overrides, like, rows), bounds)
+        total = added(plan, _until(stop, blocks_of(part, overrides, like, rows)), bounds)
     except InputError as error:
         return error
     return total if total is not None else InputError("DV032", f"{part.file} holds no records where it says so")
 
 
-def _threaded(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
-    """Results as they come; only few items are waiting, so that memory does not grow."""
+def _until(stop: Event | None, blocks: Iterable[Evidence]) -> Iterator[Evidence]:
+    """The blocks, but none any more once it is known that nobody waits for what they add up to."""
+    return itertools.takewhile(lambda _: stop is None or not stop.is_set(), blocks)
+
+
+def _threaded(work: Callable[[Any, Event], Any], items: Iterable[Any], workers: int) -> Generator[Any, None, None]:
+    """Results as they come; only few items are waiting, so that memory does not grow.
+
+    Args:
+        work: of an item, until the event is set: then nobody takes its result.
+        items: taken one by one.
+        workers: threads.
+    """
+    stop = Event()
 
     def here(item: Any) -> Any:
         with alone():
-            return work(item)
+            return work(item, stop)
 
     waiting: set[Future[Any]] = set()
     with one_thread_each(), ThreadPoolExecutor(workers, thread_name_prefix="divulge") as pool:
@@ -479,6 +541,7 @@ def _threaded(work: Callable[[Any], Any], items: Iterable[Any], workers: int) ->
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         finally:
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -504,11 +567,22 @@ def _effective(tally: Tally) -> tuple[float, float]:
     if tally.groups is not None:
         return tally.groups.effective()
     copies = tally.copies
-    several = (copies.members + copies.nonmembers > 1) & (copies.members + copies.nonmembers <= MOST_COPIES)
+    both = copies.members + copies.nonmembers
+    several = (both > 1) & (both <= MOST_COPIES)
     if not are_copies(copies.members[several], copies.nonmembers[several]):
         return 1.0, 1.0
-    few = copies.members + copies.nonmembers <= MOST_COPIES
-    return Units(copies.hashes[few], copies.members[few], copies.nonmembers[few]).effective()
+    few = both <= MOST_COPIES
+    members, nonmembers = (
+        _share(sizes[few].astype(np.float64), copies.seen * float(rows))
+        for sizes, rows in zip((copies.members, copies.nonmembers), tally.rows, strict=True)
+    )
+    return members, nonmembers
+
+
+def _share(sizes: NDArray[np.float64], rows: float) -> float:
+    """Kish's number of units per row; of the rows, those that are in none of these are units of their own."""
+    alone = max(0.0, rows - float(sizes.sum()))
+    return float((sizes.sum() + alone) / (np.square(sizes).sum() + alone))
 
 
 def _shared(tally: Tally) -> Shared:
@@ -526,13 +600,36 @@ def _shared(tally: Tally) -> Shared:
     return Shared(None, none, 0, max(of, 1))
 
 
-def _merged(part: Slices, first: Sequence[str], min_n: int) -> Merged:
-    """The partition with its small slices merged, as `slices.merge_small`; labels in the sketch's order, then others.
+def _in_order(part: Slices, first: Sequence[str], sketch: Evidence) -> list[str]:
+    """The labels as a partition of all records has them, whichever of them the sketch holds.
+
+    By class, number or text; those of a user's own slicer as the sketch has them, then others.
+    """
+    names = part.name.split(" & ")
+    known = {"class", "correct", *sketch.columns, *sketch.signals, *signals.NAMES}
+    order = {label: at for at, label in enumerate(first)}
+    if not known.issuperset(names) or any(len(label.split(" & ")) != len(names) for label in part.labels):
+        return sorted(part.labels, key=lambda label: (order.get(label, len(order)), label))
+    classes = {name: at for at, name in enumerate(sketch.classes or ())}
+
+    def place(name: str, label: str) -> tuple[float, str]:
+        value = label.removeprefix(f"{name}=")
+        if name == "class" and value in classes:
+            return classes[value], ""
+        column = sketch.columns.get(name)
+        if name == "correct" or (column is not None and column.dtype.kind not in "iuf"):
+            return 0.0, "" if value == MISSING else value.strip('"')
+        number = re.match(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|[-+]?inf", value)
+        return (float(number[0]), "") if number else (math.inf, value)
+
+    return sorted(part.labels, key=lambda label: [place(*pair) for pair in zip(names, label.split(" & "), strict=True)])
+
+
+def _merged(part: Slices, labels: Sequence[str], min_n: int) -> Merged:
+    """The partition, of labels in this order, with its small slices merged, as `slices.merge_small`.
 
     A rest of overlapping slices is not measured: a row may be in several of them.
     """
-    order = {label: at for at, label in enumerate(first)}
-    labels = sorted(part.labels, key=lambda label: (order.get(label, len(order)), label))
     members, nonmembers = _sizes(part)
     rows = {label: (int(members[at]), int(nonmembers[at])) for at, label in enumerate(part.labels)}
     kept = [label for label in labels if min(rows[label]) >= min_n]

@@ -12,7 +12,7 @@ import logging
 import pickle
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
@@ -75,7 +75,7 @@ def bundled(parts: Sequence[Part], workers: int) -> list[Parts]:
     >>> a, b, c = Path("a"), Path("b"), Path("c")
     >>> parts = [Part(a, (0,), 3), Part(b, (0,), 3), *(Part(c, (at,), 6) for at in range(7))]
     >>> [(len(bundle), sum(part.rows for part in bundle)) for bundle in bundled(parts, 1)]
-    [(2, 6), (1, 6), (1, 6), (1, 6), (1, 6), (1, 6), (1, 6), (1, 6)]
+    [(1, 6), (1, 6), (1, 6), (1, 6), (1, 6), (1, 6), (1, 6), (2, 6)]
     """
     size = min(MOST, -(-sum(part.rows for part in parts) // (EACH * workers)))
     bundles: list[Parts] = []
@@ -108,10 +108,10 @@ def _rows(parts: Parts) -> int:
 def _run(
     ray: Any, payload: bytes, parts: Sequence[Part], workers: int | None, bounds: Callable[[Part], Bounds]
 ) -> Iterator[tuple[Parts, Tally | InputError]]:
-    def task(payload: bytes, version: str, parts: Parts, sizes: Mapping[Path, int | None], bounds: Bounds) -> Found:
-        from divulge.streams_on_ray import on_worker  # sent with its code: what workers lack is said by name
+    def task(version: str, payload: bytes, bundle: bytes) -> Found:
+        from divulge.streams_on_ray import on_worker  # sent with its code, and bytes: workers may lack divulge
 
-        return on_worker(payload, version, parts, sizes, bounds)
+        return on_worker(version, payload, bundle)
 
     remote = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(task)
     plan = ray.put(payload)
@@ -125,15 +125,14 @@ def _run(
             free = (workers or max(1, _cpus(ray))) - len(under_way)
             for bundle in islice(left, max(0, free)):
                 there = tuple(part._replace(file=part.file.absolute()) for part in bundle)
-                reference = remote.remote(plan, VERSION, there, _sizes(there), bounds(bundle[0]))
-                under_way[reference] = bundle
+                sent = pickle.dumps((there, _sizes(there), bounds(bundle[0])))
+                under_way[remote.remote(VERSION, plan, sent)] = bundle
             if not under_way:
                 return
             finished, _ = ray.wait(list(under_way), num_returns=1, timeout=TICK)
             for reference in finished:
                 bundle = under_way.pop(reference)
                 tally, faults = _taken(ray, reference, bundle)
-                del reference  # the last one: the cluster may forget the result
                 files = dict(zip((part.file.absolute() for part in bundle), bundle, strict=True))
                 for file, fault in faults.items():
                     bad.add(files[file].file)
@@ -143,8 +142,9 @@ def _run(
                 if tally is not None and good:
                     yield good, tally
     finally:
-        for reference in under_way:
-            ray.cancel(reference, force=True)
+        if ray.is_initialized():  # else Ray would start another cluster for the call
+            for reference in under_way:
+                ray.cancel(reference, force=True)
 
 
 def _cpus(ray: Any) -> int:
@@ -153,7 +153,13 @@ def _cpus(ray: Any) -> int:
 
 def _sizes(parts: Parts) -> dict[Path, int | None]:
     """Bytes of each file; None where it is not here either."""
-    return {file: file.stat().st_size if file.exists() else None for file in {part.file for part in parts}}
+    found: dict[Path, int | None] = {}
+    for file in {part.file for part in parts}:
+        try:
+            found[file] = file.stat().st_size
+        except OSError:
+            found[file] = None
+    return found
 
 
 def _taken(ray: Any, reference: Any, bundle: Parts) -> Found:
@@ -233,15 +239,14 @@ class Found(NamedTuple):
     faults: dict[Path, InputError]
 
 
-def on_worker(payload: bytes, version: str, parts: Parts, sizes: Mapping[Path, int | None], bounds: Bounds) -> Found:
+def on_worker(version: str, payload: bytes, bundle: bytes) -> Found:
     """What some parts add up to; of a file that cannot be read, nothing.
 
     Args:
-        payload: the pickled work, of `tallies`.
         version: the sender's divulge.
-        parts: of one file, or of several whole ones.
-        sizes: bytes of each file where the sender sees it.
-        bounds: what need not be looked at.
+        payload: the pickled work, of `tallies`.
+        bundle: pickled: parts of one file, or of several whole ones; bytes of each file, None where the sender does not
+            see it; what need not be looked at.
 
     Raises:
         InputError: DV030, a file is not here, or is another one; DV404, this is another divulge.
@@ -253,6 +258,7 @@ def on_worker(payload: bytes, version: str, parts: Parts, sizes: Mapping[Path, i
             f"it there: pip install divulge=={version}",
         )
     work = _unpickled(payload)
+    parts, sizes, bounds = pickle.loads(bundle)
     total: Tally | None = None
     faults: dict[Path, InputError] = {}
     with one_thread_each(), alone():

@@ -219,7 +219,8 @@ def streamed(report: Report) -> list[str]:
     if left_out:
         few = "; ".join(list(left_out.values())[:3])
         rest = f"; and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
-        said.append(f"left out {len(left_out):,} files that could not be read: {few}{rest}")
+        how_many = f"{len(left_out):,} file{'s' if len(left_out) > 1 else ''}"
+        said.append(f"left out {how_many} that could not be read: {few}{rest}")
     return said
 
 

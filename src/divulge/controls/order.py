@@ -47,6 +47,8 @@ def drift(setting: Setting) -> Outcome:
     if dates:
         text = "no drift of their own within the non-members, by " + ", ".join(dates)
         return Outcome("drift", "DV213", OK, number(0.5), text)
+    if not setting.in_order:
+        return not_run("drift", "DV213", "a sample of a stream has no order: give dates in a column")
     auc = _late_from_early(setting, outside, np.arange(len(outside)), CONTROL_ERROR)
     if auc is None or not _away(auc) > MARGIN:
         return Outcome("drift", "DV213", OK, auc or number(0.5), "no drift within the non-members, by their order")

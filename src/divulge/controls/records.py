@@ -123,12 +123,12 @@ def groups(setting: Setting) -> Outcome:
     if evidence.groups is None or evidence.groups.dtype == folds.HASHES:  # copies of one record: see duplicates
         return not_run("groups", "DV204", "no groups were given")
     rows, _ = _on_both_sides(folds.array_hashes(evidence.groups), evidence.member)
-    share = float(rows[~evidence.member].mean())
-    if not rows.any():
+    share = float(rows[~evidence.member].mean()) if setting.shared_groups is None else setting.shared_groups
+    if not share:
         return Outcome("groups", "DV204", OK, number(0.0), "no group stands on both sides")
     apart = np.flatnonzero(~rows)
     text = f"{share:.2%} of the non-members belong to a group that has members"
-    if 0 < int(evidence.member[apart].sum()) < len(apart):
+    if len(apart) < len(rows) and 0 < int(evidence.member[apart].sum()) < len(apart):
         auc = setting.auc_of_best(apart, evidence.member[apart], 2 * CONTROL_ERROR)
         text += f"; without those groups the AUC of {setting.best} is {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
     return Outcome("groups", "DV204", WARNING, number(share), text)

@@ -77,6 +77,8 @@ class Setting(NamedTuple):
     seed: of the audit.
     sizes: members and non-members of the audit, of which the evidence may be a sample.
     effective: how many independent records each counts as; see `folds.effective_shares`.
+    in_order: whether the records are in the order in which they came; not those of a stream.
+    shared_groups: share of all non-members whose group also has members; None: as in the evidence.
     """
 
     evidence: Evidence
@@ -92,6 +94,8 @@ class Setting(NamedTuple):
     seed: int
     sizes: tuple[int, int]
     effective: tuple[float, float]
+    in_order: bool = True
+    shared_groups: float | None = None
 
     def auc_of_best(self, rows: NDArray[np.integer[Any]], member: NDArray[np.bool_], error: float) -> Estimate:
         """The best attack's AUC on some of the records, under another membership of them."""

@@ -34,6 +34,13 @@ class Outputs(NamedTuple):
 def read_outputs(values: NDArray[Any], name: str, rows: Rows, notes: set[str], *, few: bool = False) -> Outputs:
     """Check outputs of the kind `name` (logits, probs or predictions); (n, 1) becomes (n,), integers float32.
 
+    Args:
+        values: of n rows.
+        name: the kind.
+        rows: names rows in messages.
+        notes: gets a line for what is unusual.
+        few: they are some rows of many that were checked: too few to tell logits from probabilities.
+
     Raises:
         InputError: DV002 text, DV003 shape, DV006 not finite, DV013 logits that are probabilities, DV014
             outside 0..1, DV016 a standard deviation that is not positive.
@@ -72,6 +79,16 @@ def to_float(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float64 if wide else np.float32)
 
 
+def sum_tolerance(width: int) -> float:
+    """How far a row of so many probabilities may be from summing to 1.
+
+    >>> sum_tolerance(10)
+    0.005
+    """
+    # Rounding to three digits moves each value by up to 5e-4; float16 by less.
+    return min(0.02, max(CLOSE, 5e-4 * width))
+
+
 def sums_error(outputs: Outputs, found: Found, rows: Rows) -> InputError:
     """The error for rows of multi-class `probs` that do not sum to 1."""
     row = found.first[0]
@@ -99,9 +116,7 @@ def _check_probs(values: NDArray[Any], rows: Rows) -> Found | None:
         bad = (block < -EDGE) | (block > 1 + EDGE)
         return bad if bad.ndim == 1 else np.asarray(bad.any(axis=1))
 
-    # Rounding to three digits moves each value by up to 5e-4; float16 by less.
-    width = values.shape[1] if values.ndim == 2 else 1
-    tolerance = min(0.02, max(1e-3, 5e-4 * width))
+    tolerance = sum_tolerance(values.shape[1] if values.ndim == 2 else 1)
 
     def far(block: NDArray[Any]) -> NDArray[np.bool_] | None:
         return np.asarray(np.abs(_row_sums(block) - 1) > tolerance)

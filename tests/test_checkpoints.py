@@ -1,0 +1,336 @@
+"""A stream that is stopped and goes on: nothing lost, nothing counted twice, nothing of other settings taken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from divulge import Evidence, InputError, audit, stream
+from divulge.checkpoints import Checkpoint
+from divulge.doors.tables import Overrides
+from divulge.files import to_arrays
+from divulge.stream import Stream
+
+FILES, ROWS = 12, 80
+
+
+def records(n=FILES * ROWS, **more):
+    rng = np.random.default_rng(0)
+    member, labels = np.arange(n) % 2 == 0, rng.integers(0, 3, n)
+    outputs = rng.normal(size=(n, 3)).astype(np.float32)
+    outputs[np.arange(n), labels] += 1 + member
+    columns = {"sex": rng.choice(["f", "m"], n), "text": np.array(["", "ü\x00z"], object)[rng.integers(0, 2, n)]}
+    return Evidence(member, labels=labels, outputs=outputs, kind="logits", columns=columns, **more)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    evidence = records(ids=np.array([f"r{at}" for at in range(FILES * ROWS)]))
+    for at in range(FILES):
+        evidence.take(slice(at * ROWS, (at + 1) * ROWS)).save(folder / f"{at:02}.parquet")
+    return folder
+
+
+HOW = {"attacks": ["loss", "class_wise(loss)"], "slices": ["class", "sex", "text"], "min_n": 10, "records": True}
+
+
+def tables(report):
+    return {name: repr(table) for name, table in report.tables.items()}
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(rows):
+    def progress(done, whole, what):
+        if "records," in what and done >= rows:
+            raise Stopped
+
+    return progress
+
+
+def counted(folder, kept, **more):
+    """The report, and the rows that were done when the first part of it was counted."""
+    seen = []
+    report = audit(
+        Stream(folder, checkpoint=kept, workers=2, **more),
+        progress=lambda done, whole, what: seen.append(done) if "records," in what else None,
+        **HOW,
+    )
+    return report, seen
+
+
+@pytest.mark.parametrize("rows", [1, 4 * ROWS, FILES * ROWS])
+def test_stopped_after_some_files_it_goes_on_to_the_same_report(tmp_path, folder, rows):
+    kept = tmp_path / "kept.npz"
+    with pytest.raises(Stopped) as caught:
+        audit(Stream(folder, checkpoint=kept, workers=2), progress=stop_after(rows), **HOW)
+    assert caught.value.__traceback__ is not None  # held on to, as a debugger would: and yet
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("divulge")] == []
+    done = Checkpoint.load(kept)
+    finished = 0 if done is None or done.tally is None else int(done.tally.rows.sum())
+    assert rows - ROWS <= finished < rows + ROWS and len(done.files) * ROWS == finished
+    report, seen = counted(folder, kept)
+    assert tables(report) == tables(audit(Stream(folder, workers=1), **HOW))
+    assert len(seen) == FILES - len(done.files)
+    again, seen = counted(folder, kept)
+    assert seen == [] and tables(again) == tables(report)
+
+
+def test_stopped_again_and_again(tmp_path, folder):
+    kept = tmp_path / "kept.npz"
+    for rows in range(ROWS, FILES * ROWS, 2 * ROWS):
+        with pytest.raises(Stopped):
+            audit(Stream(folder, checkpoint=kept), progress=stop_after(rows), **HOW)
+    assert tables(counted(folder, kept)[0]) == tables(audit(Stream(folder), **HOW))
+
+
+def kinds():
+    rng = np.random.default_rng(1)
+    n, member = 60, np.arange(60) % 2 == 0
+    z = rng.normal(size=(n, 3))
+    yield Evidence(member, labels=rng.random((n, 3)) < 0.5, outputs=z, kind="logits", groups=np.arange(n) // 2)
+    yield Evidence(
+        member, labels=np.arange(n) % 2, outputs=1 / (1 + np.exp(-z[:, 0])), kind="probs", classes=("a", "b")
+    )
+    yield Evidence(member, labels=z[:, 1], outputs=np.c_[z[:, 0], np.exp(z[:, 1])], ids=np.arange(n))
+    yield Evidence(member, labels=np.arange(n) % 3, outputs=z.astype(np.float16), kind="logits", traces=z, features=z)
+    holes = np.where(np.arange(n) % 5 == 0, np.nan, 1.0)
+    yield Evidence(
+        member, signals={"loss": z[:, 0], "x y": z[:, 1]}, columns={"x": holes, "b": member, "i": np.arange(n)}
+    )
+
+
+@pytest.mark.parametrize("evidence", list(kinds()), ids=lambda evidence: evidence.task)
+def test_what_is_kept_is_what_was_counted(tmp_path, evidence):
+    cuts = [] if evidence.labels is None or evidence.labels.dtype.kind == "f" else ["class"]
+    cuts += evidence.columns
+    plan, _ = stream._planned(evidence, attacks="loss", slices=cuts, seed=1, sample=5)
+    tally = stream.added(plan, [evidence.take(slice(0, 41)), evidence.take(slice(41, None))])
+    Checkpoint.of(evidence, plan, Overrides(), tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
+    found = Checkpoint.load(tmp_path / "kept.npz")
+    found.check(plan, Overrides(), {"a": (1, 2), "b": (3, 4)})
+    assert found.files == {"a": (1, 2)}
+    for ours, theirs in ((evidence, found.sketch), (tally.sample.rows, found.tally.sample.rows)):
+        before, after = to_arrays(ours), to_arrays(theirs)
+        assert before.keys() == after.keys()
+        for name in before:
+            assert before[name].dtype.kind == after[name].dtype.kind, name
+            np.testing.assert_array_equal(before[name], after[name])
+    both, twice = tally + tally, found.tally + tally  # it goes on as if nothing had been
+    for name in ("rows", "right", "digest"):
+        np.testing.assert_array_equal(getattr(both, name), getattr(twice, name))
+    np.testing.assert_array_equal(both.everyone["loss"].counts, twice.everyone["loss"].counts)
+    assert [part.labels for part in both.slices] == [part.labels for part in twice.slices]
+    for ours, theirs in zip(both.slices, twice.slices, strict=True):
+        np.testing.assert_array_equal(ours.counts["loss"].counts, theirs.counts["loss"].counts)
+    for name in ("copies", "ids", "groups"):
+        ours, theirs = getattr(both, name), getattr(twice, name)
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_array_equal(ours.members, theirs.members)
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def begun(folder, kept):
+    with pytest.raises(Stopped):
+        audit(Stream(folder, checkpoint=kept), progress=stop_after(5 * ROWS), **HOW)
+    return kept.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("how", "of_stream", "word"),
+    [
+        ({"attacks": ["loss"]}, {}, "attacks"),
+        ({"attacks": ["loss", "class_wise(entropy)"]}, {}, "attacks"),
+        ({"slices": ["class"]}, {}, "slices"),
+        ({"slices": ["class", "text", "sex"]}, {}, "slices"),
+        ({"seed": 1}, {}, "seed"),
+        ({}, {"sample": 77}, "sample"),
+        ({}, {"columns": Overrides(columns=["sex", "text"])}, "columns"),
+    ],
+)
+def test_other_settings_are_refused_and_what_is_kept_stays(tmp_path, folder, how, of_stream, word):
+    kept = tmp_path / "kept.npz"
+    before = begun(folder, kept)
+    with pytest.raises(InputError, match=rf"other settings: {word}") as caught:
+        audit(Stream(folder, checkpoint=kept, **of_stream), **{**HOW, **how})
+    assert caught.value.code == "DV037"
+    assert kept.read_bytes() == before
+
+
+def test_what_the_tally_does_not_depend_on_may_change(tmp_path, folder):
+    kept = tmp_path / "kept.npz"
+    begun(folder, kept)
+    how = {**HOW, "confidence": 0.9, "min_n": 30, "controls": ()}
+    report = audit(Stream(folder, checkpoint=kept, workers=1, block=7, skip_bad_files=True), **how)
+    assert tables(report) == tables(audit(Stream(folder), **how))
+
+
+@pytest.mark.parametrize("what", ["changed", "gone", "renamed", "cut"])
+def test_a_counted_file_that_is_another_now_is_refused(tmp_path, folder, what):
+    kept = tmp_path / "kept.npz"
+    before = begun(folder, kept)
+    file = folder / next(iter(Checkpoint.load(kept).files))
+    if what == "changed":
+        os.utime(file, ns=(1, 1))
+    elif what == "gone":
+        file.unlink()
+    elif what == "renamed":
+        file.rename(folder / "zz.parquet")
+    else:
+        file.write_bytes(file.read_bytes()[:-1000])
+    for skip in (False, True):
+        with pytest.raises(InputError, match=file.name) as caught:
+            audit(Stream(folder, checkpoint=kept, skip_bad_files=skip), **HOW)
+        assert caught.value.code == "DV037"
+    assert kept.read_bytes() == before
+
+
+def test_files_that_came_later_are_counted_too(tmp_path, folder):
+    kept = tmp_path / "kept.npz"
+    late = (folder / "11.parquet").rename(tmp_path / "late")
+    first, _ = counted(folder, kept)
+    late.rename(folder / "11.parquet")
+    report, seen = counted(folder, kept)
+    assert seen == [FILES * ROWS] and first.meta["stream"]["files"] == 11 and report.meta["stream"]["files"] == 12
+    assert report.meta["data"]["members"] == FILES * ROWS // 2
+
+
+def flipped(data):
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0xFF]) + data[len(data) // 2 + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", lambda data: data[:999], flipped])
+def test_a_damaged_checkpoint_is_refused_and_left(tmp_path, folder, damage):
+    kept = tmp_path / "kept.npz"
+    data = damage(begun(folder, kept))
+    kept.write_bytes(data)
+    with pytest.raises(InputError, match=r"kept\.npz") as caught:
+        audit(Stream(folder, checkpoint=kept), **HOW)
+    assert caught.value.code == "DV032"
+    assert kept.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "missing", ["copies hashes", "everyone 0 bins", "names", "files", "sketch member", "sample size"]
+)
+def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path, folder, missing):
+    kept = tmp_path / "kept.npz"
+    begun(folder, kept)
+    with np.load(kept) as arrays:
+        left = {name: arrays[name] for name in arrays.files if name != missing}
+        assert len(left) < len(arrays.files)
+    np.savez(kept, **left)
+    with pytest.raises(InputError) as caught:
+        audit(Stream(folder, checkpoint=kept), **HOW)
+    assert caught.value.code == "DV032"
+
+
+def test_evidence_in_place_of_a_checkpoint_is_not_overwritten(tmp_path, folder):
+    records().save(tmp_path / "records.npz")
+    before = (tmp_path / "records.npz").read_bytes()
+    with pytest.raises(InputError) as caught:
+        audit(Stream(folder, checkpoint=tmp_path / "records.npz"), **HOW)
+    assert caught.value.code == "DV032" and (tmp_path / "records.npz").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_counted(tmp_path, folder):
+    seen = []
+    with pytest.raises(InputError) as caught:
+        counted_ = Stream(folder, checkpoint=tmp_path / "none" / "kept.npz")
+        audit(counted_, progress=lambda done, whole, what: seen.append(what), **HOW)
+    assert caught.value.code == "DV035" and not [what for what in seen if "records," in what]
+
+
+def test_blocks_in_memory_have_no_checkpoint(tmp_path):
+    for wanted in ({"checkpoint": tmp_path / "kept.npz"}, {"engine": "ray"}):
+        with pytest.raises(InputError) as caught:
+            audit(Stream([records()], **wanted), **HOW)
+        assert caught.value.code == "DV056"
+
+
+def test_words_for_columns_are_the_same_after_a_stop(tmp_path):
+    n = np.arange(400)
+    for at in range(4):
+        rows = n[at * 100 : at * 100 + 100]
+        table = pa.table({"member": rows % 2, "signal_mine": np.sin(rows * rows) + rows % 2})
+        pq.write_table(table, tmp_path / f"{at}.parquet")
+    files, kept = sorted(tmp_path.glob("*.parquet")), tmp_path / "kept.npz"
+    with pytest.raises(Stopped):
+        audit(Stream(files, checkpoint=kept), progress=stop_after(200), controls=())
+    with pytest.raises(InputError, match="columns was") as caught:
+        audit(Stream(files, Overrides(lower_is_member=("mine",)), checkpoint=kept), controls=())
+    assert caught.value.code == "DV037"
+
+
+# --------------------------------------------------------------------------------------------------- killed, ^C
+
+
+CHILD = """
+import os, signal, sys, threading
+from divulge import audit, stream
+from divulge.attacks import Threshold
+from divulge.stream import Stream
+
+folder, kept, how = sys.argv[1:]
+stream.SAVE_EVERY = 0.0
+count = []
+
+def mine(evidence, rng):
+    count.append(1)
+    if len(count) == 8 and how == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)  # from a worker's thread: it reaches the main one wherever that is
+    return evidence.outputs[:, 0]
+
+def progress(done, whole, what):
+    if "records," in what and done >= 400:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+try:
+    audit(Stream(folder, checkpoint=kept, workers=2), attacks=["loss", mine], controls=(), progress=progress)
+except KeyboardInterrupt:
+    left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    print("stopped", left, flush=True)
+    sys.exit(130)
+"""
+
+
+def child(tmp_path, folder, how):
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    command = [sys.executable, str(script), str(folder), str(tmp_path / "kept.npz"), how]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_killed_in_the_middle_it_goes_on_from_its_checkpoint(tmp_path, folder):
+    ended = child(tmp_path, folder, "kill")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    kept = Checkpoint.load(tmp_path / "kept.npz")
+    assert 0 < len(kept.files) < FILES and int(kept.tally.rows.sum()) == ROWS * len(kept.files)
+    assert sorted(tmp_path.glob(".kept.*")) == []
+    ended = child(tmp_path, folder, "on")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert int(Checkpoint.load(tmp_path / "kept.npz").tally.rows.sum()) == FILES * ROWS
+
+
+def test_interrupted_it_saves_and_ends_with_no_thread_left_and_nothing_on_stderr(tmp_path, folder):
+    ended = child(tmp_path, folder, "interrupt")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "stopped []\n", "")
+    kept = Checkpoint.load(tmp_path / "kept.npz")
+    assert len(kept.files) < FILES
+    assert (0 if kept.tally is None else int(kept.tally.rows.sum())) == ROWS * len(kept.files)
