@@ -85,8 +85,8 @@ class Slices(NamedTuple):
         if cells > MOST_CELLS:
             raise InputError(
                 "DV053",
-                f"slicing by {self.name} makes {len(labels):,} slices and more, too many for a stream: slice by fewer "
-                f"values, such as {self.name}/10, or run fewer attacks",
+                f"slicing by {self.name} makes {len(labels):,} slices and more, too many for a stream: slice by a "
+                "column of fewer values, or run fewer attacks",
             )
         both = []
         for part in (self, other):
