@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from divulge import Evidence, InputError, audit, stream
-from divulge.checkpoints import Checkpoint
+from divulge import Evidence, InputError, audit
 from divulge.doors.tables import Overrides
 from divulge.files import to_arrays
-from divulge.stream import Stream
+from divulge.streams import Stream, planning
+from divulge.streams.checkpoints import Checkpoint
+from divulge.streams.tally import added
 
 FILES, ROWS = 12, 80
 
@@ -116,8 +117,8 @@ def kinds():
 def test_what_is_kept_is_what_was_counted(tmp_path, evidence):
     cuts = [] if evidence.labels is None or evidence.labels.dtype.kind == "f" else ["class"]
     cuts += evidence.columns
-    plan, _ = stream._planned(evidence, attacks="loss", slices=cuts, seed=1, sample=5)
-    tally = stream.added(plan, [evidence.take(slice(0, 41)), evidence.take(slice(41, None))])
+    plan, _ = planning.planned(evidence, attacks="loss", slices=cuts, seed=1, sample=5)
+    tally = added(plan, [evidence.take(slice(0, 41)), evidence.take(slice(41, None))])
     Checkpoint.of(evidence, plan, Overrides(), tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
     found = Checkpoint.load(tmp_path / "kept.npz")
     found.check(plan, Overrides(), {"a": (1, 2), "b": (3, 4)})
@@ -282,12 +283,12 @@ def test_words_for_columns_are_the_same_after_a_stop(tmp_path):
 
 CHILD = """
 import os, signal, sys, threading
-from divulge import audit, stream
+from divulge import audit
 from divulge.attacks import Threshold
-from divulge.stream import Stream
+from divulge.streams import Stream, reading
 
 folder, kept, how = sys.argv[1:]
-stream.SAVE_EVERY = 0.0
+reading.SAVE_EVERY = 0.0
 count = []
 
 def mine(evidence, rng):

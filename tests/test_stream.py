@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from divulge import Evidence, InputError, Unavailable, audit, folds, roc, slices, stream
+from divulge import Evidence, InputError, Unavailable, audit, folds, roc, slices
 from divulge.attacks import named
-from divulge.batches import listed, parts_of
 from divulge.controls import shared_records
 from divulge.doors.tables import Overrides
 from divulge.pipeline import scores_of, with_signals
 from divulge.roc import Histogram
-from divulge.sketches import UNITS
 from divulge.slices import by_column
-from divulge.stream import Stream
-from divulge.tally import BITS, SLICE_BITS
+from divulge.streams import Stream, measured, planning, reading
+from divulge.streams.batches import listed, parts_of
+from divulge.streams.sketches import UNITS
+from divulge.streams.tally import BITS, SLICE_BITS, added
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))
 SLICES = ("class", "sex", "age", "correct")
@@ -154,11 +154,11 @@ def test_slices_stand_in_one_order_whichever_of_them_the_sketch_saw(tmp_path, mo
     )
     how = {"attacks": "loss", "slices": ["class", "age", "code", "class*code"], "min_n": 5, "controls": ()}
     memory = audit(evidence, **how)
-    monkeypatch.setattr("divulge.batches.LOOKS", 2)
+    monkeypatch.setattr("divulge.streams.batches.LOOKS", 2)
     ordered = evidence.take(np.argsort(evidence.labels, kind="stable"))
     for name, rows in (("up", ordered), ("down", ordered.take(slice(None, None, -1)))):
         saved(tmp_path / name, blocks(rows, *range(100, 1200, 100)))
-    monkeypatch.setattr("divulge.batches.SEEN", 60)
+    monkeypatch.setattr("divulge.streams.batches.SEEN", 60)
     streams = [audit(Stream(tmp_path / name), **how) for name in ("up", "down")]
     labels = [[row["slice"] for row in report.rows("slices")] for report in (memory, *streams)]
     assert streams[0].meta["stream"]["sketch"] < 200
@@ -318,7 +318,7 @@ def test_labels_of_any_make_with_classes_that_a_block_lacks(tmp_path, kind, outp
 
 
 def test_codes_that_the_sketch_lacks_and_marks_for_no_label(tmp_path, monkeypatch):
-    monkeypatch.setattr("divulge.batches.LOOKS", 1)
+    monkeypatch.setattr("divulge.streams.batches.LOOKS", 1)
     n = np.arange(400)
 
     def files(labels):
@@ -333,7 +333,7 @@ def test_codes_that_the_sketch_lacks_and_marks_for_no_label(tmp_path, monkeypatc
 
 
 def test_a_text_class_that_the_sketch_lacks_names_the_file_and_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("divulge.batches.LOOKS", 1)
+    monkeypatch.setattr("divulge.streams.batches.LOOKS", 1)
     n = np.arange(200)
     table = pa.table({"member": n % 2, "label": np.array(["a", "b", "c"])[n % 2 + n // 199], "loss": np.sin(n) ** 2})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=100)
@@ -380,7 +380,7 @@ def test_missing_values_of_whole_numbers_and_bools_in_few_blocks(tmp_path):
 
 
 def test_values_that_the_sketch_did_not_see(tmp_path, monkeypatch):
-    monkeypatch.setattr("divulge.batches.LOOKS", 1)
+    monkeypatch.setattr("divulge.streams.batches.LOOKS", 1)
     n = np.arange(3000)
     age = np.where(n < 1000, n % 50, 90.0)
     age[2990:] = np.nan
@@ -433,7 +433,7 @@ def test_small_slices_are_merged_as_in_memory(overlapping):
 )
 def test_blocks_that_are_no_stream(given, code, monkeypatch):
     for looked_at in (1 << 20, 1):  # found in the sketch, or while it is counted
-        monkeypatch.setattr(stream, "SKETCHED", looked_at)
+        monkeypatch.setattr(reading, "SKETCHED", looked_at)
         with pytest.raises(InputError) as caught:
             audit(given, controls=(), attacks=["loss", "class_wise(loss)"])
         assert caught.value.code == code
@@ -538,7 +538,7 @@ def test_files_without_rows_and_row_groups_without_rows_are_no_harm(tmp_path, ev
 
 
 def test_one_side_after_the_other_in_one_row_group(tmp_path, monkeypatch):
-    monkeypatch.setattr("divulge.batches.SEEN", 50)
+    monkeypatch.setattr("divulge.streams.batches.SEEN", 50)
     evidence = toy(1000, ids=np.arange(1000))
     evidence = evidence.take(np.argsort(~evidence.member, kind="stable"))
     saved(tmp_path, [evidence])
@@ -578,7 +578,7 @@ def test_effective_shares_are_those_of_memory_where_units_are_few(groups):
     with_copies = folds.with_copies_grouped(evidence, folds.content_hashes(evidence))
     expected = folds.effective_shares(evidence.member, with_copies.groups)
     found = tally_of(blocks(evidence, 100, 777))
-    assert stream._effective(found) == pytest.approx(expected)
+    assert measured.effective_of(found) == pytest.approx(expected)
     assert max(expected) < 0.9
 
 
@@ -591,42 +591,42 @@ def test_saturated_rows_are_no_copies_and_count_as_one_each():
     evidence = replace(evidence, member=np.concatenate([evidence.member[:300], evidence.member[:60]]))
     with_copies = folds.with_copies_grouped(evidence, folds.content_hashes(evidence))
     expected = folds.effective_shares(evidence.member, with_copies.groups)
-    assert stream._effective(tally_of([evidence])) == pytest.approx(expected)
+    assert measured.effective_of(tally_of([evidence])) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("groups", [True, False])
 def test_effective_shares_of_many_units_are_near(monkeypatch, groups):
-    monkeypatch.setattr("divulge.sketches.UNITS", 2000)
+    monkeypatch.setattr("divulge.streams.sketches.UNITS", 2000)
     rng = np.random.default_rng(3)
     of = np.repeat(np.arange(12_000), rng.integers(1, 5, 12_000))
     loss = rng.normal(size=len(of)) if groups else rng.normal(size=12_000)[of]
     member = of % 2 == 0
     evidence = Evidence(member, signals={"loss": loss}, groups=of if groups else None)
     expected = folds.effective_shares(member, of)
-    found = stream._effective(tally_of(blocks(evidence, 5000, 20_000)))
+    found = measured.effective_of(tally_of(blocks(evidence, 5000, 20_000)))
     assert found == pytest.approx(expected, rel=0.05) and UNITS > 2000
 
 
 def tally_of(parts):
     """What is counted of blocks, by the loss alone."""
-    plan, _ = stream._planned(
+    plan, _ = planning.planned(
         parts[0], attacks="loss" if parts[0].signals else "confidence", slices=[], seed=0, sample=10
     )
     total = None
     for part in parts:
-        counted = stream.added(plan, [part])
+        counted = added(plan, [part])
         total = counted if total is None else total + counted
     return total
 
 
 def test_what_is_left_out_at_once_would_not_have_stayed(monkeypatch):
-    monkeypatch.setattr("divulge.sketches.UNITS", 5)
+    monkeypatch.setattr("divulge.streams.sketches.UNITS", 5)
     n = np.arange(900)
     evidence = Evidence(n % 2 == 0, signals={"loss": np.sin(n // 9)}, ids=n // 15, groups=n // 20)
-    plan, _ = stream._planned(evidence, attacks="loss", slices=[], seed=0, sample=10)
+    plan, _ = planning.planned(evidence, attacks="loss", slices=[], seed=0, sample=10)
     for seed in range(10):
         rows = evidence.take(np.random.default_rng(seed).permutation(900))
-        at_once, bit_by_bit = stream.added(plan, [rows]), stream.added(plan, blocks(rows, *range(30, 900, 30)))
+        at_once, bit_by_bit = added(plan, [rows]), added(plan, blocks(rows, *range(30, 900, 30)))
         for name in ("ids", "groups", "copies"):
             ours, theirs = getattr(at_once, name), getattr(bit_by_bit, name)
             assert len(ours.hashes) == 5
@@ -752,7 +752,7 @@ def test_a_row_is_scored_by_what_the_other_half_taught():
 
 @pytest.mark.slow
 def test_attacks_fitted_on_a_sketch_find_nothing_where_there_is_nothing(monkeypatch):
-    monkeypatch.setattr(stream, "SKETCHED", 600)
+    monkeypatch.setattr(reading, "SKETCHED", 600)
     attacks = ["loss", "class_wise(loss)", "learned(logistic)", "quantile(class)"]
     alarms = 0
     for seed in range(SEEDS):

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divulge import Evidence, InputError, Stream, audit, batches, streams_on_ray
-from divulge.batches import Part, parts_of
-from divulge.streams_on_ray import bundled, on_worker, tallies
-from divulge.tally import NO_BOUNDS
+from divulge import Evidence, InputError, Stream, audit
+from divulge.streams import batches, on_ray
+from divulge.streams.batches import Part, parts_of
+from divulge.streams.on_ray import bundled, on_worker, tallies
+from divulge.streams.tally import NO_BOUNDS
 from divulge.version import VERSION
 from ray_cluster import two_nodes
 
@@ -94,7 +95,7 @@ def test_each_part_is_in_one_task_of_whole_files_or_of_parts_of_one(files, worke
     bundles = bundled(parts, workers)
     assert Counter(part for bundle in bundles for part in bundle) == Counter(parts)
     of_file = {file: tuple(of) for file, of in groupby(parts, lambda part: part.file)}
-    size = sum(part.rows for part in parts) / (streams_on_ray.EACH * workers) + 1
+    size = sum(part.rows for part in parts) / (on_ray.EACH * workers) + 1
     for bundle in bundles:
         inside = {part.file for part in bundle}
         assert len(inside) == 1 or all(bundle.count(part) == 1 for file in inside for part in of_file[file])
@@ -247,7 +248,8 @@ def test_a_worker_that_dies_each_time_ends_the_run_by_name(cluster, folder):
 CLIENT = """
     import os, sys, threading
     from pathlib import Path
-    from divulge import InputError, Stream, audit, batches
+    from divulge import InputError, Stream, audit
+    from divulge.streams import batches
 
     batches.PART = 100
     engine, folder, marks = sys.argv[1], sys.argv[2], Path(sys.argv[3])

@@ -17,7 +17,7 @@ from divulge.references.free import references_from_base, references_from_cv, re
 from divulge.report import Report, Verdict
 from divulge.selection import Tail
 from divulge.series import Series
-from divulge.stream import Stream
+from divulge.streams import Stream
 from divulge.version import VERSION as __version__  # noqa: N811
 
 __all__ = [

@@ -12,7 +12,7 @@ from divulge.cli_options import Command
 from divulge.doors.tables import Overrides
 from divulge.evidence import Evidence
 from divulge.files import load
-from divulge.stream import Stream
+from divulge.streams import Stream
 
 ENGINES = ("memory", "stream", "ray")
 

@@ -42,7 +42,7 @@ from divulge.version import VERSION
 
 if TYPE_CHECKING:
     from divulge.policy import Policy
-    from divulge.stream import Stream
+    from divulge.streams import Stream
 
 Progress = Callable[[int, int, str], None]
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -111,9 +111,9 @@ def audit(
     of_slices = metric_family.all_named(metric_family.OF_SLICES) if metrics == "default" else everyones
     trials = control_family.all_named(controls)
     if stream is not None:
-        from divulge import stream as streaming
+        from divulge.streams import auditing
 
-        return streaming.audit(
+        return auditing.audit(
             stream,
             attacks=attacks,
             slices=slicers,
@@ -193,7 +193,7 @@ def audit(
 
 def _streamed(evidence: object) -> Stream | None:
     """What is read a block at a time: a stream, or an iterator or list of blocks."""
-    from divulge.stream import Stream
+    from divulge.streams import Stream
 
     if isinstance(evidence, Stream):
         return evidence

@@ -19,12 +19,12 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from divulge.batches import PART, Part
 from divulge.blocks import alone, one_thread_each
 from divulge.clusters import RETRIES, TICK, connected, shipped
 from divulge.doors.names import shown
 from divulge.errors import InputError
-from divulge.tally import Bounds, Tally
+from divulge.streams.batches import PART, Part
+from divulge.streams.tally import Bounds, Tally
 from divulge.version import VERSION
 
 logger = logging.getLogger("divulge")
@@ -109,7 +109,7 @@ def _run(
     ray: Any, payload: bytes, parts: Sequence[Part], workers: int | None, bounds: Callable[[Part], Bounds]
 ) -> Iterator[tuple[Parts, Tally | InputError]]:
     def task(version: str, payload: bytes, bundle: bytes) -> Found:
-        from divulge.streams_on_ray import on_worker  # sent with its code, and bytes: workers may lack divulge
+        from divulge.streams.on_ray import on_worker  # sent with its code, and bytes: workers may lack divulge
 
         return on_worker(version, payload, bundle)
 

@@ -26,8 +26,8 @@ from divulge.folds import (
     record_hashes,
 )
 from divulge.roc import Histogram, cells_of, tags
-from divulge.sketches import Sample, Units
 from divulge.slices import Slicer, checked
+from divulge.streams.sketches import Sample, Units
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence

@@ -20,8 +20,8 @@ from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.files import from_arrays, to_arrays
 from divulge.roc import Histogram
-from divulge.sketches import Sample, Units
-from divulge.tally import BITS, SLICE_BITS, Plan, Slices, Tally
+from divulge.streams.sketches import Sample, Units
+from divulge.streams.tally import BITS, SLICE_BITS, Plan, Slices, Tally
 from divulge.version import VERSION
 
 FORM = 1
