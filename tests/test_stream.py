@@ -828,3 +828,10 @@ def test_columns_sliced_by_a_callers_own_function():
 
     report = audit(blocks(toy(ids=np.arange(600)), 100), slices=[thirds, by_column("sex")], controls=(), min_n=5)
     assert [row["slice"] for row in report.rows("slices")][1:4] == ["c", "a", "b"]
+
+
+def test_a_file_of_another_kind_is_refused_with_the_way_out(tmp_path):
+    evidence = Evidence(np.arange(40) < 20, signals={"loss": np.sin(np.arange(40.0))})
+    evidence.save(tmp_path / "x.npz")
+    with pytest.raises(InputError, match=r"DV031.*x\.npz is no Parquet file.*in memory"):
+        audit(Stream(tmp_path / "x.npz"))

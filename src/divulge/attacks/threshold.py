@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks.knowledge import codes_among, signals_row_by_row
+from divulge.attacks.knowledge import signals_row_by_row
 from divulge.errors import Unavailable
 from divulge.folds import folds
 from divulge.roc import rank
@@ -130,23 +130,28 @@ class Places:
     def __call__(self, evidence: Evidence) -> NDArray[np.float64]:
         """(n,) float64 in [0, 1], NaN where the signal is NaN."""
         values = signals_row_by_row(evidence, self.signal)
-        code = codes_among(self.classes, *np.unique(_classes(evidence), return_inverse=True))
-        ordered = _ordered(values)
+        ordered, width = _ordered(values), len(self.distinct)
         first = np.searchsorted(self.distinct, ordered)
-        end = np.searchsorted(self.distinct, ordered, side="right")  # more than first where one is equal
-        pooled, _ = _between(self.pooled, np.zeros(len(values), np.int64), first, end, len(self.distinct))
-        own, size = _between(self.own, code * len(self.distinct), first, end, len(self.distinct))
-        return _shrunk(own, size, pooled, np.isnan(values))
+        equal = self.distinct[np.minimum(first, width - 1)] == ordered
+        below = np.append(0, np.cumsum(np.bincount(self.pooled, minlength=width)))
+        pooled = (below[first] + below[first + equal]) / 2 / len(self.pooled)
+        code = self._codes(_classes(evidence))
+        starts = np.searchsorted(self.own, np.arange(len(self.classes) + 2) * width)
+        start, size = starts[code], np.diff(starts)[code]
+        key = code * width + first
+        low = np.searchsorted(self.own, key)
+        high = low.copy()
+        some = np.flatnonzero(equal)
+        high[some] = np.searchsorted(self.own, key[some], side="right")
+        share = np.divide((low + high) / 2 - start, size, out=np.full(len(values), 0.5), where=size > 0)
+        return _shrunk(share, size, pooled, np.isnan(values))
 
-
-def _between(
-    rising: NDArray[np.int64], base: NDArray[np.int64], first: NDArray[np.int64], end: NDArray[np.int64], width: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(n,) share of the numbers from base to base + width that lie below first, half of those up to end; how many."""
-    start = np.searchsorted(rising, base)
-    size = np.searchsorted(rising, base + width) - start
-    below_or_half = (np.searchsorted(rising, base + first) + np.searchsorted(rising, base + end)) / 2 - start
-    return np.divide(below_or_half, size, out=np.full(len(base), 0.5), where=size > 0), size
+    def _codes(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """(n,) the place of each label among the classes; c of what is not among them."""
+        known = np.asarray(self.classes, np.int64)
+        table = np.full(max(int(known.max(initial=0)), int(labels.max(initial=0))) + 1, len(known))
+        table[known] = np.arange(len(known))
+        return np.asarray(table[labels])
 
 
 def _classes(evidence: Evidence) -> NDArray[Any]:

@@ -42,7 +42,7 @@ def listed(source: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[
     """The Parquet files of a folder, or those that are named, by name.
 
     Raises:
-        InputError: DV030, there are none, or one is not there.
+        InputError: DV030, there are none, or one is not there; DV031, a file of another kind.
     """
     named = [source] if isinstance(source, str | PathLike) else list(source)
     if strange := [path for path in named if not isinstance(path, str | PathLike)]:
@@ -51,6 +51,9 @@ def listed(source: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[
     for path in map(Path, named):
         if path.is_dir():
             files += parquet_files(path)
+        elif path.is_file() and path.suffix.lower() in (".npz", ".csv"):
+            hint = "Audit it in memory, or write its records as .parquet (Evidence.save)."
+            raise InputError("DV031", f"{path} is no Parquet file, and a stream is read from such. {hint}")
         elif path.is_file():
             files.append(path)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -70,8 +70,7 @@ def planned(
     names = [slice_family.checked(slicer(sketch), len(sketch)).name for slicer in slicers]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError("DV053", f"two partitions are called {min(twice)!r}: ask for each once")
-    prepared = partial(pipeline.with_signals, attacks=tuple(chosen))
-    ready = prepared(sketch)
+    ready = with_signals(sketch, tuple(chosen))
     halves = halves_of_block(ready, content_hashes(sketch), seed)
     scores: dict[str, Any] = {}
     statuses: list[Row] = []
@@ -86,7 +85,16 @@ def planned(
         reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
         raise Unavailable(f"no attack could run on this stream ({reasons})")
     ran = tuple(attack for attack in chosen if attack.name in scores)
-    return Plan(ran, scores, slicers, partial(pipeline.with_signals, attacks=ran), seed, sample), statuses
+    return Plan(ran, scores, slicers, partial(with_signals, attacks=ran), seed, sample), statuses
+
+
+def with_signals(block: Evidence, attacks: Sequence[NamedAttack]) -> Evidence:
+    """`pipeline.with_signals`, computed ones of one type: in memory that depends on whether some record is very sure."""
+    found = pipeline.with_signals(block, attacks)
+    if block.outputs is None or block.outputs.dtype == np.float64:
+        return found
+    computed = {name: x if name in block.signals else x.astype(np.float32) for name, x in found.signals.items()}
+    return replace(found, signals=computed)
 
 
 def _score_of(attack: NamedAttack, sketch: Evidence, halves: NDArray[np.uint8], seed: int) -> Any:
