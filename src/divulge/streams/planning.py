@@ -89,7 +89,7 @@ def planned(
 
 
 def with_signals(block: Evidence, attacks: Sequence[NamedAttack]) -> Evidence:
-    """`pipeline.with_signals`, computed ones of one type: in memory that depends on whether some record is very sure."""
+    """`pipeline.with_signals`, what is computed of one type: in memory that depends on the surest record."""
     found = pipeline.with_signals(block, attacks)
     if block.outputs is None or block.outputs.dtype == np.float64:
         return found
