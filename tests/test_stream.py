@@ -835,3 +835,30 @@ def test_a_file_of_another_kind_is_refused_with_the_way_out(tmp_path):
     evidence.save(tmp_path / "x.npz")
     with pytest.raises(InputError, match=r"DV031.*x\.npz is no Parquet file.*in memory"):
         audit(Stream(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("make", ["record batches", "a reader", "pandas", "polars"])
+def test_tables_of_others_are_blocks(make):
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    member = np.arange(400) < 200
+    columns = {"member": member, "loss": -np.sin(np.arange(400.0)) - 0.5 * member, "sex": np.array(["f", "m"] * 200)}
+    table = pa.table(columns)
+    batches = table.to_batches(max_chunksize=90)  # the first two hold members only
+    tables = {
+        "record batches": lambda: batches,
+        "a reader": lambda: pa.RecordBatchReader.from_batches(table.schema, batches),
+        "pandas": lambda: [pd.DataFrame(columns).iloc[:90], pd.DataFrame(columns).iloc[90:]],
+        "polars": lambda: [pl.DataFrame(columns)[:90], pl.DataFrame(columns)[90:]],
+    }
+    report = audit(Stream(tables[make]()), slices=["sex"], controls=())
+    whole = audit([Evidence.from_table(table)], slices=["sex"], controls=())
+    assert report.score == whole.score and report.tail == whole.tail
+    assert report.meta["data"]["digest"] == whole.meta["data"]["digest"]
+
+
+def test_what_is_no_table_is_said():
+    with pytest.raises(InputError, match=r"DV002.*record batches"):
+        audit(Stream([3.5, 4.5]))

@@ -106,6 +106,59 @@ def blocks_of(part: Part, overrides: Overrides, like: Evidence, rows: int = BLOC
             raise InputError(error.code, f"{part.file}: {error.message}") from error
 
 
+def of_tables(tables: Iterable[object], overrides: Overrides) -> Iterator[Evidence]:
+    """The records of Arrow's record batches, or of other tables that speak its protocol (pandas, polars), one by one.
+
+    The first, so many that both sides are there, say how the others are read; they are held until then.
+
+    Args:
+        tables: parts of one table.
+        overrides: what the user said of the columns.
+
+    Raises:
+        InputError: DV002, no table; DV005, one side only; else as the doors.
+
+    >>> import pyarrow as pa
+    >>> two = [pa.record_batch({"member": [side], "loss": [0.5]}) for side in (True, False)]
+    >>> [len(block) for block in of_tables(two, Overrides())]
+    [1, 1]
+    """
+    begun: list[Seen] = []
+    like: Evidence | None = None
+    one_sided = InputError("DV005", "the tables hold no records. Expected members and non-members.")
+    for at, found in enumerate(tables):
+        begun.append((Path(f"table {at}"), _as_table(found)))
+        if not len(begun[-1][1]):
+            begun.pop()
+            continue
+        if like is None:
+            try:
+                like = _together(begun, overrides)
+            except InputError as error:
+                if error.code != "DV005":
+                    raise
+                one_sided = error
+                continue
+        for name, table in begun:
+            yield from_arrow_table(table, name, overrides, like)
+        begun = []
+    if like is None:
+        raise one_sided
+
+
+def _as_table(found: object) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.table(found)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            "DV002",
+            f"expected blocks of Evidence, Arrow's record batches, or tables of pandas or polars, got "
+            f"{type(found).__name__}: {shown(str(error))}",
+        ) from error
+
+
 def sketched(parts: Sequence[Part], overrides: Overrides) -> Evidence:
     """Records from a few row groups spread over all files: what the columns are, and a sample to fit attacks on.
 

@@ -21,7 +21,7 @@ from divulge.doors.tables import Overrides
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.report import Row
-from divulge.streams.batches import Part, blocks_of, listed, parts_of, sketched
+from divulge.streams.batches import Part, blocks_of, listed, of_tables, parts_of, sketched
 from divulge.streams.checkpoints import Checkpoint
 from divulge.streams.sketches import joined
 from divulge.streams.source import Stream
@@ -64,7 +64,9 @@ def read(stream: Stream, planned: Planned, tell: Progress) -> Found:
     first = next(items, None)
     if isinstance(first, Evidence):
         return _read_blocks(stream, itertools.chain([first], items), planned, tell)
-    return _read_files(stream, [] if first is None else [first, *items], planned, tell)
+    if first is None or isinstance(first, str | PathLike):
+        return _read_files(stream, [] if first is None else [first, *items], planned, tell)
+    return _read_blocks(stream, of_tables(itertools.chain([first], items), stream.columns), planned, tell)
 
 
 def _read_blocks(stream: Stream, blocks: Iterator[Evidence], planned: Planned, tell: Progress) -> Found:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
+from typing import Any
 
 from divulge.controls import SAMPLE
 from divulge.doors.tables import Overrides
 from divulge.errors import InputError
-from divulge.evidence import Evidence
 from divulge.streams.batches import BLOCK
 
 
@@ -18,9 +18,10 @@ class Stream:
     """Records to be read once: `audit(Stream("folder"))`.
 
     Attributes:
-        source: a folder of Parquet files, files, or an iterable of Evidence (blocks of one table, either side or both).
-            An iterable that gives one side first is held in memory until the other comes.
-        columns: what is in which column, as `Evidence.from_table` takes it; files only.
+        source: a folder of Parquet files, files, or an iterable of blocks of one table, either side or both: Evidence,
+            or Arrow's record batches and what else speaks its protocol. An iterable that gives one side first is held
+            in memory until the other comes.
+        columns: what is in which column, as `Evidence.from_table` takes it; not of blocks of Evidence.
         workers: threads that read and count; None: as many as cores. On Ray: tasks at a time; None: as it has CPUs.
         engine: "threads", or where Ray runs: "ray", "ray://host:port"; files only.
         checkpoint: a file that keeps what was counted, by file: after a stop the same call goes on from there. None:
@@ -46,7 +47,7 @@ class Stream:
     0.2
     """
 
-    source: str | PathLike[str] | Iterable[str | PathLike[str]] | Iterable[Evidence]
+    source: str | PathLike[str] | Iterable[str | PathLike[str]] | Iterable[Any]
     columns: Overrides = field(default_factory=Overrides)
     workers: int | None = None
     engine: str = "threads"
