@@ -21,8 +21,8 @@ from divulge import Evidence, InputError, Unavailable, audit, folds, roc, slices
 from divulge.attacks import named
 from divulge.controls import shared_records
 from divulge.doors.tables import Overrides
-from divulge.pipeline import scores_of, with_signals
 from divulge.roc import Histogram
+from divulge.scoring import scores_of, with_signals
 from divulge.slices import by_column
 from divulge.streams import Stream, measured, planning, reading
 from divulge.streams.batches import listed, parts_of
@@ -423,7 +423,7 @@ def test_small_slices_are_merged_as_in_memory(overlapping):
         ([toy(200).take(slice(0))], "DV005"),
         ([toy(200).take(toy(200).member)] * 2, "DV005"),
         ([toy(200), "no"], "DV056"),
-        ([7, toy(200)], "DV056"),
+        ([7, toy(200)], "DV002"),
         ([toy(200), toy(200, classes=4)], "DV018"),
         ([toy(200), toy(200, columns=False)], "DV018"),
         ([toy(200), replace(toy(200), kind="probs")], "DV018"),

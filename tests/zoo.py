@@ -51,8 +51,8 @@ from divulge import Evidence, Unavailable, selection
 from divulge.attacks import NamedAttack
 from divulge.folds import halves, identified
 from divulge.metrics import Estimate
-from divulge.pipeline import scores_of, with_signals
 from divulge.roc import Roc, exact_slices, rank, tags
+from divulge.scoring import scores_of, with_signals
 
 ERROR = 0.05
 LEAKS = 0.02

@@ -23,8 +23,9 @@ from divulge.evidence import Evidence
 from divulge.folds import array_hashes, content_hashes, digest, effective_shares, halves, identified
 from divulge.intervals import Bounds
 from divulge.metrics import Estimate
-from divulge.pipeline import scores_of, with_signals, without_shared
+from divulge.pipeline import without_shared
 from divulge.roc import HALVES, Ranked, Roc, exact_slices, peak, rank, tags
+from divulge.scoring import scores_of, with_signals
 
 if TYPE_CHECKING:
     from divulge.report import Report

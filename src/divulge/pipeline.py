@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import math
-import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +19,6 @@ from divulge.controls import Setting, Shared
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
 from divulge.folds import (
-    array_hashes,
     content_hashes,
     digest,
     effective_shares,
@@ -33,19 +27,18 @@ from divulge.folds import (
     with_copies_grouped,
 )
 from divulge.metrics import Estimate, Metric
+from divulge.provenance import of_references, provenance
 from divulge.records import Records, declared, table_of_records
-from divulge.report import LADDER, Report, Row
+from divulge.report import Report, Row
 from divulge.roc import Ranked, Roc, exact_slices, rank, tags
-from divulge.signals import compute, why_unavailable
+from divulge.scoring import scores_of, with_answers, with_signals
 from divulge.slices import MIN_N, Merged, Slicer
-from divulge.version import VERSION
 
 if TYPE_CHECKING:
     from divulge.policy import Policy
     from divulge.streams import Stream
 
 Progress = Callable[[int, int, str], None]
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def audit(
@@ -138,7 +131,7 @@ def audit(
 
     steps.at("reading the records")
     contents = content_hashes(evidence)
-    named, taught = digest(evidence, contents), _of_references(evidence, contents)
+    named, taught = digest(evidence, contents), of_references(evidence, contents)
     meta = provenance(evidence, chosen, named, taught, seed=seed, confidence=confidence, min_n=min_n)
     known = identified(evidence, contents)
     shared = control_family.shared_records(evidence, contents) if "duplicates" in trials else None
@@ -264,69 +257,6 @@ class Steps:
             self._progress(self._total, self._total, "done")
 
 
-def provenance(
-    evidence: Evidence,
-    attacks: Sequence[NamedAttack],
-    digest: str,
-    references: dict[str, Any] | None,
-    *,
-    seed: int,
-    confidence: float,
-    min_n: int,
-) -> dict[str, Any]:
-    """What a report says of how it was made; data as the evidence has them."""
-    clock = os.environ.get("SOURCE_DATE_EPOCH")
-    if clock is not None and not (clock.isdecimal() and len(clock) < 12):
-        raise InputError("DV056", f"expected SOURCE_DATE_EPOCH to be whole seconds since 1970, got {clock[:40]!r}")
-    now = (
-        datetime.datetime.now(datetime.UTC)
-        if clock is None
-        else datetime.datetime.fromtimestamp(int(clock), datetime.UTC)
-    )
-    outputs = evidence.outputs
-    return {
-        "version": VERSION,
-        "created": now.isoformat(timespec="seconds"),
-        "seed": seed,
-        "confidence": confidence,
-        "min_n": min_n,
-        "ladder": list(LADDER),
-        "data": {
-            "members": int(evidence.member.sum()),
-            "nonmembers": int((~evidence.member).sum()),
-            "task": evidence.task,
-            "kind": evidence.kind,
-            "outputs": None if outputs is None else 1 if outputs.ndim == 1 else outputs.shape[1],
-            "dtype": None if outputs is None else str(outputs.dtype),
-            "given": sorted(evidence.signals),
-            "columns": sorted(evidence.columns),
-            "digest": digest,
-            "references": references,
-        },
-        "attacks": {attack.name: attack_family.without_address(repr(attack.call)) for attack in attacks},
-    }
-
-
-def _of_references(evidence: Evidence, contents: NDArray[np.uint64]) -> dict[str, Any] | None:
-    """What reference models there are, and 32 hex digits of all that they say, whatever the order of the records."""
-    references = evidence.references
-    if references is None:
-        return None
-    hashes = array_hashes(contents) + array_hashes(np.packbits(references.trained_on, axis=0).T)
-    of_signals = sorted(references.signals.items())
-    # One model at a time: the arrays may be memory-mapped.
-    arrays = [(name, of_model) for name, values in of_signals for of_model in values]
-    for name, values in arrays + sorted((references.target or {}).items()):
-        hashes = hashes * _ODD + array_hashes(values, zlib.crc32(name.encode()))
-    hashes = array_hashes(hashes)
-    return {
-        "models": len(references.trained_on),
-        "source": references.source,
-        "signals": [name for name, _ in of_signals],
-        "digest": f"{int(hashes.sum(dtype=np.uint64)):016x}{int(array_hashes(hashes).sum(dtype=np.uint64)):016x}",
-    }
-
-
 class Ready(NamedTuple):
     """What is measured: the evidence with its signals, (n,) tags, ranked scores, slices, and how the attacks ran."""
 
@@ -380,62 +310,6 @@ def _prepare(
         reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
         raise Unavailable(f"no attack could run on this evidence ({reasons})")
     return Ready(evidence, tag, scored, statuses, partitions, unscored)
-
-
-def with_signals(evidence: Evidence, attacks: Iterable[NamedAttack]) -> Evidence:
-    """The evidence with all signals that will be needed, computed in one pass over the outputs."""
-    wanted = dict.fromkeys([*(need for attack in attacks for need in attack.needs), "correct"])
-    have = [name for name in wanted if why_unavailable(evidence, name) is None]
-    return replace(evidence, signals={**evidence.signals, **compute(evidence, have)})
-
-
-def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.floating[Any]]:
-    """(n,) scores of one attack, by random numbers of its own, whichever other attacks run.
-
-    Raises:
-        Unavailable: the evidence does not hold what the attack needs.
-        InputError: DV057, scores of another shape or type.
-    """
-    scores = np.asarray(attack.call(evidence, rng_of(attack, seed)))
-    if scores.shape != evidence.member.shape or scores.dtype.kind not in "fiub":
-        raise InputError(
-            "DV057",
-            f"the attack {attack.name} gave {scores.dtype} scores of shape {scores.shape}; "
-            f"expected one number a record, shape {evidence.member.shape}",
-        )
-    return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
-
-
-def with_answers(evidence: Evidence, attacks: Iterable[NamedAttack], seed: int) -> Evidence:
-    """The evidence with the signals that attacks ask of the model themselves: once an audit.
-
-    They are asked of evidence whose membership is dealt out at random, since an answer must not depend on it. An attack
-    that cannot ask is left to say so when it runs.
-
-    Raises:
-        InputError: DV057, a signal of another shape.
-    """
-    found = dict(evidence.signals)
-    for attack in attacks:
-        if attack.prepare is None:
-            continue
-        with contextlib.suppress(Unavailable):
-            rng = rng_of(attack, seed)
-            dealt = replace(evidence, member=np.random.default_rng(seed).permutation(evidence.member))
-            found |= attack.prepare(dealt, rng)
-        wrong = [name for name, values in found.items() if np.shape(values) != evidence.member.shape]
-        if wrong:
-            raise InputError(
-                "DV057",
-                f"the attack {attack.name} prepared a signal {wrong[0]!r} of shape {np.shape(found[wrong[0]])}; "
-                f"expected one number a record, shape {evidence.member.shape}",
-            )
-    return replace(evidence, signals=found)
-
-
-def rng_of(attack: NamedAttack, seed: int) -> np.random.Generator:
-    """An attack's own random numbers, whichever others run."""
-    return np.random.default_rng([seed, zlib.crc32(attack.name.encode())])
 
 
 def without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:

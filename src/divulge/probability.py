@@ -21,9 +21,10 @@ from divulge.attacks import Attack, NamedAttack
 from divulge.errors import InputError, Unavailable
 from divulge.folds import content_hashes, effective_shares, folds, identified, with_copies_grouped
 from divulge.metrics import NAN, Estimate, undefined
-from divulge.pipeline import scores_of, with_answers, with_signals, without_shared
+from divulge.pipeline import without_shared
 from divulge.report import Row, frame_of
 from divulge.roc import rank
+from divulge.scoring import scores_of, with_answers, with_signals
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence

@@ -14,6 +14,7 @@ from divulge import measuring, pipeline
 from divulge.attacks import NamedAttack
 from divulge.folds import digest_text
 from divulge.metrics import NamedMetric
+from divulge.provenance import provenance
 from divulge.report import Report
 from divulge.roc import Roc
 from divulge.slices import Merged, Slicer
@@ -93,9 +94,7 @@ def audit(
     steps.at("measuring slices")
     rows = measuring.of_partitions(of_all, ran, slice_rocs, partitions, of_slices, sizes, error, lambda: steps.did(1))
     tables = measuring.tables(of_all, rows, statuses, outcomes)
-    meta = pipeline.provenance(
-        found.sketch, ran, digest_text(tally.digest), None, seed=seed, confidence=confidence, min_n=min_n
-    )
+    meta = provenance(found.sketch, ran, digest_text(tally.digest), None, seed=seed, confidence=confidence, min_n=min_n)
     meta["data"] |= {"members": sizes[0], "nonmembers": sizes[1]}
     meta |= {} if name is None else {"name": str(name)}
     meta |= {"tests": of_all.tests, "slices": [merged.partition.name for merged in partitions]}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from divulge import attacks as attack_family
 from divulge import controls as control_family
-from divulge import pipeline
+from divulge import scoring
 from divulge import slices as slice_family
 from divulge.attacks import NamedAttack
 from divulge.errors import InputError, Unavailable
@@ -58,7 +58,7 @@ class Plain:
 
     def __call__(self, block: Evidence, halves: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
         """(n,) float."""
-        return pipeline.scores_of(self.attack, block, self.seed)
+        return scoring.scores_of(self.attack, block, self.seed)
 
 
 def planned(
@@ -89,8 +89,8 @@ def planned(
 
 
 def with_signals(block: Evidence, attacks: Sequence[NamedAttack]) -> Evidence:
-    """`pipeline.with_signals`, what is computed of one type: in memory that depends on the surest record."""
-    found = pipeline.with_signals(block, attacks)
+    """`scoring.with_signals`, what is computed of one type: in memory that depends on the surest record."""
+    found = scoring.with_signals(block, attacks)
     if block.outputs is None or block.outputs.dtype == np.float64:
         return found
     computed = {name: x if name in block.signals else x.astype(np.float32) for name, x in found.signals.items()}
@@ -107,7 +107,7 @@ def _score_of(attack: NamedAttack, sketch: Evidence, halves: NDArray[np.uint8], 
         raise Unavailable("it asks the model, and a stream is read without one: give its answers as a signal")
     fit = getattr(attack.call, "fit", None)
     if fit is not None:
-        rng = pipeline.rng_of(attack, seed)
+        rng = scoring.rng_of(attack, seed)
         return Crossed(tuple(fit(_few(sketch.take(halves == half), seed), rng) for half in (0, 1)))
     rows = np.linspace(0, len(sketch) - 1, min(TRIED, len(sketch))).astype(np.int64)
     some, plain = sketch.take(rows), Plain(attack, seed)

@@ -16,7 +16,8 @@ from divulge.attacks import all_named
 from divulge.attacks.threshold import Threshold
 from divulge.errors import InputError
 from divulge.evidence import Evidence
-from divulge.pipeline import check_settings, provenance
+from divulge.pipeline import check_settings
+from divulge.provenance import provenance
 from divulge.report import Report, Row
 from divulge.signals import NAMES
 from divulge.slices import MIN_N
