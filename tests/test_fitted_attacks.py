@@ -14,18 +14,10 @@ from sklearn.metrics import roc_auc_score
 
 from divulge import Evidence, InputError, Unavailable, signals
 from divulge.attacks import AttackR, ClassWise, LabelOnly, Learned, Lira, Quantile, Threshold, Traces, learned
-from divulge.attacks.knowledge import (
-    ROWS,
-    bin_edges,
-    binned,
-    in_canonical_order,
-    outer_limits,
-    product,
-    read_columns,
-    read_outputs,
-    tame,
-)
+from divulge.attacks.columns import read_columns
+from divulge.attacks.knowledge import read_outputs
 from divulge.attacks.quantile import FEWEST, FOLDS
+from divulge.attacks.row_by_row import ROWS, bin_edges, binned, in_canonical_order, outer_limits, product, tame
 from divulge.attacks.threshold import FEWEST as FEWEST_PLACED
 from divulge.attacks.threshold import POOLED_ROWS
 from divulge.folds import folds

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 
 from divulge import Evidence, Unavailable, signals
-from divulge.attacks.knowledge import (
-    POOLED_ROWS,
-    TOP,
-    VALUES,
-    binned,
-    in_canonical_order,
-    log_probabilities,
-    of_columns,
-    of_outputs,
-)
+from divulge.attacks.columns import VALUES, of_columns
+from divulge.attacks.knowledge import POOLED_ROWS, TOP, log_probabilities, of_outputs
+from divulge.attacks.row_by_row import binned, in_canonical_order
 
 
 def rng_of(seed=0):

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from divulge import Evidence, InputError, Unavailable, metrics, signals
 from divulge.attacks import Threshold, named
-from divulge.attacks.quantile import FEWEST, FOLDS, MODELS, POOLED_ROWS, Quantile, pinball
+from divulge.attacks.expectation import POOLED_ROWS, pinball
+from divulge.attacks.quantile import FEWEST, FOLDS, MODELS, Quantile
 from divulge.folds import folds, halves
 from divulge.roc import exact
 
@@ -104,7 +105,7 @@ def test_class_equals_its_naive_twin(n, classes):
 
 def test_linear_takes_away_the_line_through_the_non_members_of_the_other_folds(monkeypatch):
     """Twin: scikit-learn's quantile regression, a fold at a time, without a ridge."""
-    monkeypatch.setattr("divulge.attacks.quantile._RIDGES", (1e-6,))
+    monkeypatch.setattr("divulge.attacks.expectation._RIDGES", (1e-6,))
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 2))
     values = x[:, 0] + rng.normal(size=400)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from divulge import signals
 from divulge.attacks import label_only, learned, quantile, reference, traces
 from divulge.attacks.answers import share_right
-from divulge.attacks.knowledge import FEATURES
+from divulge.attacks.columns import FEATURES
 from divulge.attacks.label_only import LabelOnly
 from divulge.attacks.learned import Learned
 from divulge.attacks.moments import VARIANCES

@@ -11,19 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import per_class
-from divulge.attacks.knowledge import (
-    FEATURES,
-    Answers,
-    Encoding,
-    Table,
+from divulge.attacks.columns import FEATURES, Encoding, column_names, read_columns
+from divulge.attacks.knowledge import Answers, Table, read_outputs
+from divulge.attacks.row_by_row import (
     bin_edges,
     binned,
-    column_names,
     in_canonical_order,
     outer_limits,
     product,
-    read_columns,
-    read_outputs,
     row_by_row,
     steady,
     tame,

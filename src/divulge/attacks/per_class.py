@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks.knowledge import Table, log_probabilities, product
+from divulge.attacks.knowledge import Table, log_probabilities
+from divulge.attacks.row_by_row import product
 from divulge.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks.knowledge import signals_row_by_row
+from divulge.attacks.row_by_row import signals_row_by_row
 from divulge.errors import Unavailable
 from divulge.folds import folds
 from divulge.roc import rank
