@@ -408,9 +408,13 @@ def test_a_tally_that_was_lost_before_it_was_taken_is_made_again_and_counts_once
     taking = tallies(large, parts, "ray", 2, lambda part: NO_BOUNDS)
     taken = [next(taking)]
     assert len(taken[0][0]) == 1
-    wait_until(lambda: ray.available_resources().get("CPU") == 2)
-    begun = [path.name.split("-") for path in tmp_path.glob("*-*-*")]
-    (lost,) = [(name, node) for name, node, _ in begun if name != taken[0][0][0].file.stem]
+
+    def others():
+        begun = (path.name.split("-") for path in tmp_path.glob("*-*-*"))
+        return [(name, node) for name, node, _ in begun if name != taken[0][0][0].file.stem]
+
+    wait_until(lambda: others() and ray.available_resources().get("CPU") == 2)  # the other task has begun, and ended
+    (lost,) = others()
     kill(cluster, lost[1])
     taken += taking
     assert Counter(part for of, _ in taken for part in of) == Counter(parts)
