@@ -208,7 +208,7 @@ def streamed(report: Report) -> list[str]:
     about = report.meta.get("stream")
     if not about:
         return []
-    files = f"{about['files']:,} files" if about["files"] else "blocks"
+    files = _files(about["files"]) if about["files"] else "blocks"
     members, rows = about["sample"]["members"], about["sample"]["rows"]
     said = [
         f"read once, from {files}, and counted in {about['bins']:,} bins of scores ({about['bins_of_slices']:,} in a "
@@ -219,9 +219,12 @@ def streamed(report: Report) -> list[str]:
     if left_out:
         few = "; ".join(list(left_out.values())[:3])
         rest = f"; and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
-        how_many = f"{len(left_out):,} file{'s' if len(left_out) > 1 else ''}"
-        said.append(f"left out {how_many} that could not be read: {few}{rest}")
+        said.append(f"left out {_files(len(left_out))} that could not be read: {few}{rest}")
     return said
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'s' if count > 1 else ''}"
 
 
 def score_attack(report: Report) -> str:
