@@ -37,7 +37,8 @@ class Stream:
     of quantiles and of numeric columns with over 20 values. A row's half is its hash's, also where rows are few.
 
     >>> import tempfile
-    >>> from divulge import audit
+    >>> import numpy as np
+    >>> from divulge import Evidence, audit
     >>> n = np.arange(2000)
     >>> leaky = Evidence(member=n < 1000, signals={"loss": np.sin(n * n) + 0.2 * (n < 1000)}, ids=n)
     >>> with tempfile.TemporaryDirectory() as folder:
