@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from divulge.codes import CODES
-from divulge.doors.arrays import distinct, to_array
+from divulge.doors.arrays import distinct, from_arrow, to_array
 from divulge.doors.names import shown, split_name
 from divulge.errors import InputError
 from divulge.evidence import Evidence
@@ -419,6 +419,23 @@ def test_columns_map_themselves(frame: str, caplog: pytest.LogCaptureFixture) ->
     np.testing.assert_array_equal(evidence.features, [[1], [2], [3], [4]])
     assert list(evidence.columns) == ["age", "feature_note"]
     assert len([record for record in caplog.records if record.message.startswith("mapping: ")]) == 1
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.float16(), pa.float32(), pa.float64(), pa.int8(), pa.uint64(), pa.bool_()], ids=str
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_arrow_numbers_are_read_as_arrow_says_them(kind: pa.DataType, missing: bool) -> None:
+    bits = pa.array([None if missing and at == 5 else at % 3 != 0 for at in range(20)])
+    whole = bits.cast(pa.int8()).cast(kind)
+    for parts in ([whole], [whole[3:11], whole[1:2], whole[:0]], [whole[:0]], []):
+        column = pa.chunked_array(parts, kind)
+        expected = column.to_numpy()
+        if missing and kind == pa.bool_() and column.null_count:
+            expected = np.array(["" if x is None else str(x) for x in column.to_pylist()])
+        found = from_arrow(column, "x")
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["probs", "probabilities"])

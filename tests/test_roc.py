@@ -213,16 +213,16 @@ def test_a_coarse_roc_is_made_of_points_of_the_fine_one():
     assert set(zip(coarse.tp_all.tolist(), coarse.fp_all.tolist(), strict=True)) <= points
 
 
-def test_blocks_add_up():
+@pytest.mark.parametrize("slices", [3, 300])  # counted in all bins between the ends, and only in those filled
+def test_blocks_add_up(slices):
     rows = drawn(12, 1000, SCORES["float32"])
-    codes = np.random.default_rng(0).integers(-1, 3, 1000)
-    whole = Histogram.of(*rows, codes, 3)
-    blocks = [
-        Histogram.of(*(column[start : start + 300] for column in (*rows, codes)), 3) for start in range(0, 1000, 300)
-    ]
+    codes = np.random.default_rng(0).integers(-1, slices, 1000)
+    whole = Histogram.of(*rows, codes, slices)
+    starts = range(0, 1000, 300)
+    blocks = [Histogram.of(*(column[at : at + 300] for column in (*rows, codes)), slices) for at in starts]
     added = blocks[0] + blocks[1] + blocks[2] + blocks[3]
     np.testing.assert_array_equal(added.counts, whole.counts)
-    for code in range(3):
+    for code in range(slices):
         alone = Histogram.of(*(column[codes == code] for column in rows)).roc()
         assert_same_counts(added.roc(code), alone)
 

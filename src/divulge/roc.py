@@ -22,6 +22,7 @@ HALVES = 2
 TAG_BITS = 2  # two bits of a sort key hold side and half
 _CODE_SHIFT = 32 + TAG_BITS
 _BLOCK = 1 << 15
+DENSE = 1 << 18  # bins of all slices together up to which empty ones are counted in: 8 MB
 
 
 class CrossFit(NamedTuple):
@@ -365,18 +366,24 @@ class Histogram:
         if codes is not None and codes.min(initial=0) < 0:
             inside = codes >= 0
             cells, tag, codes = cells[inside], tag[inside], codes[inside]
-        seen = np.zeros(1 << bits, bool)
-        seen[cells] = True
-        bins = np.flatnonzero(seen)
-        place = np.cumsum(seen, dtype=np.int64)
-        place -= 1
-        index = place[cells]
+        lowest = cells.min(initial=(1 << bits) - 1)
+        cells = cells - lowest
+        bins = np.arange(lowest, lowest + cells.max(initial=0) + 1, dtype=np.int64)
+        if slices * len(bins) > DENSE:  # else counting in all is cheaper than finding the filled ones first
+            seen = np.zeros(len(bins), bool)
+            seen[cells] = True
+            bins = bins[seen]
+            cells = (np.cumsum(seen) - 1)[cells]
+        width = len(bins)
+        index = tag.astype(np.int64)
+        index *= width
+        index += cells
         if codes is not None:
-            index += codes.astype(np.int64) * len(bins)
-        index <<= TAG_BITS
-        index |= tag
-        counts = np.bincount(index, minlength=slices * len(bins) << TAG_BITS).astype(np.int64, copy=False)
-        return cls(bins, counts.reshape(slices, len(bins), 4), bits)
+            index += codes.astype(np.int64) * (width << TAG_BITS)
+        counts = np.bincount(index, minlength=slices * width << TAG_BITS).reshape(slices, 1 << TAG_BITS, width)
+        filled = np.flatnonzero(counts.any(axis=(0, 1)))
+        found = np.ascontiguousarray(counts[:, :, filled].swapaxes(1, 2), dtype=np.int64)
+        return cls(bins[filled], found, bits)
 
     def __add__(self, other: Histogram) -> Histogram:
         if np.array_equal(self.bins, other.bins):

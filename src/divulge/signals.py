@@ -162,11 +162,10 @@ def _log_sigmoid(x: Floats) -> Floats:
     return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
 
 
-def _modified_entropy(pivot: _Pivot) -> Floats:
-    """(b,) (1 - p_y) log p_y + sum over j != y of p_j log(1 - p_j)."""
+def _modified_entropy(pivot: _Pivot, log_p: Floats) -> Floats:
+    """(b,) (1 - p_y) log p_y + sum over j != y of p_j log(1 - p_j), of `_loss`, log p_y."""
     log_odds = pivot.log_odds.astype(np.float64)
     decay = np.exp(-np.abs(log_odds))
-    log_p = np.minimum(log_odds, 0) - np.log1p(decay)
     rest = np.where(log_odds > 0, decay, 1) / (1 + decay)  # 1 - p_y
     scale = rest / pivot.total  # p_j = scale * share_j
     shares = pivot.shares
@@ -251,16 +250,17 @@ def _multiclass(evidence: Evidence, names: list[str], temperature: float) -> dic
         pivot = _against_others(z, y)
         if "log_odds" in out:
             out["log_odds"][rows] = pivot.log_odds
+        loss = _loss(pivot.log_odds) if not out.keys().isdisjoint({"loss", "modified_entropy"}) else None
         if "loss" in out:
-            out["loss"][rows] = _loss(pivot.log_odds)
+            out["loss"][rows] = loss
         if "margin" in out:
             out["margin"][rows] = pivot.gap
         if "correct" in out:
             out["correct"][rows] = pivot.gap > 0
             tied = rows.start + np.flatnonzero(pivot.gap == 0)  # a prediction is the first of the largest
             out["correct"][tied] = outputs[tied].argmax(axis=1) == labels[tied]
-        if "modified_entropy" in out:
-            out["modified_entropy"][rows] = _modified_entropy(pivot)
+        if loss is not None and "modified_entropy" in out:
+            out["modified_entropy"][rows] = _modified_entropy(pivot, loss)
 
     over_rows(block, n, c * dtype.itemsize)
     for name in wide & out.keys():
