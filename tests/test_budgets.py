@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 import divulge
-from divulge import Evidence, InputError, Unavailable, terminal
+from divulge import Evidence, InputError, Unavailable
 from divulge.attacks import BUDGETS, ClassWise, Learned, Quantile, Threshold, Traces, all_named, named, thorough
-from divulge.cli import main
+from divulge.cli import main, terminal
 from simulations import LEAKS, refuted
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import divulge
-from divulge.cli import RECIPES, main
+from divulge.cli import main
+from divulge.cli.guides import RECIPES
 from divulge.codes import CODES
 from divulge.comparison import Comparison
 
@@ -148,7 +149,7 @@ def test_a_crash_is_status_70_and_never_a_verdict(folder, capsys, monkeypatch) -
     def broken(*_: object, **__: object) -> None:
         raise TypeError("a defect")
 
-    monkeypatch.setattr("divulge.cli.audit", broken)
+    monkeypatch.setattr("divulge.cli.verdicts.audit", broken)
     assert main(["audit", "predictions.npz", "--json", "new.json"]) == 70
     captured = capsys.readouterr()
     assert captured.out == "" and "DV901" in captured.err and "a defect" in captured.err
@@ -163,7 +164,7 @@ def test_no_exception_of_a_defect_passes_for_something_else(folder, monkeypatch,
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("divulge.cli.audit", broken)
+    monkeypatch.setattr("divulge.cli.verdicts.audit", broken)
     assert main(["audit", "predictions.npz"]) == 70
 
 

@@ -18,10 +18,10 @@ import pytest
 
 import divulge
 from divulge.cli import main
-from divulge.cli_references import with_references
 from divulge.errors import InputError
 from divulge.references import design, fit_references
 from divulge.references.definition import MODULE, defined
+from divulge.references.matching import with_references
 from divulge.references.store import rows_of
 
 N = 120

@@ -12,7 +12,7 @@ import pytest
 
 import divulge
 from divulge.cli import main
-from divulge.places import FORMS, named
+from divulge.cli.places import FORMS, named
 from divulge.report import Report
 from divulge.reporters.markdown import SUMMARY
 from reports import outputs_report
@@ -91,7 +91,7 @@ def test_all_forms_at_once(capsys) -> None:
 )
 def test_a_place_that_is_read_or_wanted_twice_is_refused(capsys, monkeypatch, more, says) -> None:
     os.symlink("predictions.npz", "linked.npz")
-    monkeypatch.setattr("divulge.cli.audit", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("divulge.cli.verdicts.audit", lambda *_, **__: pytest.fail("the work began"))
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert main([*AUDIT, "--policy", "fail.toml", *more]) == 2
     assert says in " ".join(capsys.readouterr().err.split())
@@ -123,7 +123,7 @@ def test_a_table_in_the_audited_folder_is_not_replaced(capsys) -> None:
 @pytest.mark.parametrize("place", ["nowhere/out", ".", "pipe"])
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(capsys, monkeypatch, form, place) -> None:
     os.mkfifo("pipe")
-    monkeypatch.setattr("divulge.cli.audit", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("divulge.cli.verdicts.audit", lambda *_, **__: pytest.fail("the work began"))
     assert main([*AUDIT, named(form), place]) == 2
     assert "DV035" in capsys.readouterr().err
 
@@ -217,7 +217,7 @@ def test_the_jobs_summary_stays_under_what_github_takes(monkeypatch, taken) -> N
 def test_a_jobs_summary_that_cannot_be_written_is_refused_before_the_work(capsys, monkeypatch, place) -> None:
     Path("full.md").write_bytes(b"x" * (SUMMARY - 1000))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", place)
-    monkeypatch.setattr("divulge.cli.audit", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("divulge.cli.verdicts.audit", lambda *_, **__: pytest.fail("the work began"))
     assert main([*AUDIT, "--github"]) == 2
     captured = capsys.readouterr()
     assert "DV035" in captured.err and captured.out == ""

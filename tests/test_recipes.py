@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import divulge
-from divulge.cli import RECIPES, recipe_text
+from divulge.cli.guides import RECIPES, recipe_text
 
 NAMES = {"logits_train", "labels_train", "logits_test", "labels_test"}
 

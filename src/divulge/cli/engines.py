@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from divulge.cli_options import Command
+from divulge.cli.options import Command
 from divulge.doors.tables import Overrides
 from divulge.evidence import Evidence
 from divulge.files import load

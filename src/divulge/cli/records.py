@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from divulge import atomic, terminal
+from divulge import atomic
+from divulge.cli import terminal
+from divulge.cli.terminal import logger
 from divulge.report import Report
-from divulge.terminal import logger
 
 SUFFIXES = (".csv", ".parquet")
 

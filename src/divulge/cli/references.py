@@ -1,24 +1,22 @@
-"""`divulge references plan | run | status`, and the references of a store for `divulge audit`."""
+"""`divulge references plan | run | status`."""
 
 from __future__ import annotations
 
 import json
 import math
 import shlex
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge import terminal
-from divulge.cli_options import with_loudness
+from divulge.cli import terminal
+from divulge.cli.options import with_loudness
+from divulge.cli.terminal import logger
 from divulge.errors import InputError
-from divulge.evidence import Evidence, References
-from divulge.terminal import logger
 
 if TYPE_CHECKING:
     from divulge.references.definition import Definition
@@ -30,7 +28,7 @@ WORDS = {"loop": "one by one", "processes": "in processes", "vmapped": "many at 
 
 @click.group("references", short_help="Train reference models, for the strongest attacks.")
 @with_loudness
-def references() -> None:
+def references_command() -> None:
     """Train reference models as the target was trained, each on half of the records, for the strongest attacks.
 
     FILE.py is run as it stands: use only your own. It defines `data`, (x, y) of all records, members and non-members,
@@ -50,7 +48,7 @@ _SEED = click.option(
 _WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Processes; default: the cores.")
 
 
-@references.command("plan", short_help="What the models would cost.")
+@references_command.command("plan", short_help="What the models would cost.")
 @click.argument("file", metavar="FILE.py")
 @_MODELS
 @_WORKERS
@@ -74,7 +72,7 @@ def _plan(file: str, models: int, workers: int | None, seed: int) -> int:
     return 0
 
 
-@references.command("run", short_help="Train those that are missing.")
+@references_command.command("run", short_help="Train those that are missing.")
 @click.argument("file", metavar="FILE.py")
 @click.option("--store", metavar="DIR", required=True, help="Where finished models are kept, and found again.")
 @_MODELS
@@ -133,7 +131,7 @@ def _run(file: str, store: str, models: int, executor: str, workers: int | None,
     return 0
 
 
-@references.command("status", short_help="How many models of a store are finished.")
+@references_command.command("status", short_help="How many models of a store are finished.")
 @click.argument("store", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, to stdout.")
 @with_loudness
@@ -203,84 +201,3 @@ def _duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
-
-
-# ------------------------------------------------------------------------------------------------------- an audit
-
-
-def with_references(evidence: Evidence, store: str) -> Evidence:
-    """The evidence with a store's references: by ids, else in the order of the rows, checked by labels.
-
-    A .npz of pairs comes members first: where the store knows who is a member, that order is tried too.
-
-    Args:
-        evidence: n records.
-        store: the folder of `divulge references run` or `divulge.fit_references`.
-
-    Raises:
-        InputError: DV409, the records cannot be told to be the same; else as `divulge.load_references`.
-    """
-    from divulge.references.store import load_references, rows_of
-
-    known = rows_of(store)
-    labels = _as_stored(evidence, known.labels)
-    if evidence.ids is not None and known.ids is not None:
-        return replace(evidence, references=load_references(store, ids=evidence.ids, labels=labels))
-    lacking = [name for name, ids in (("the evidence", evidence.ids), ("the store", known.ids)) if ids is None]
-    add = f"Add ids, to {' and '.join(lacking)}: ids= beside logits and labels, ids in FILE.py"
-    count = known.trained_on.shape[1]
-    if count != len(evidence):
-        raise InputError(
-            "DV409",
-            f"the store {store} has {count:,} records, the evidence {len(evidence):,}; expected the same. {add}",
-        )
-    if labels is None:
-        raise InputError("DV409", f"the evidence has no labels to see by that its records are those of {store}. {add}")
-    for order in _orders(known.member, count):
-        agree = known.member is None or bool((known.member[order] == evidence.member).all())
-        if agree and _alike(known.labels[order], labels):
-            found: References = load_references(store)
-            return replace(evidence, references=found.take(order))
-    if known.member is None:
-        tried = "in this order their labels differ"
-        add += "; or member in FILE.py, for evidence that has members first"
-    else:
-        tried = "neither in this order nor members first are members and labels the same"
-    raise InputError("DV409", f"the store {store} and the evidence have {count:,} records each, but {tried}. {add}")
-
-
-def _orders(member: NDArray[np.bool_] | None, count: int) -> list[NDArray[np.int64]]:
-    """The store's rows as they may stand in the evidence."""
-    if member is None:
-        return [np.arange(count)]
-    return [np.arange(count), np.argsort(~member, kind="stable")]
-
-
-def _as_stored(evidence: Evidence, stored: NDArray[Any]) -> NDArray[Any] | None:
-    """The evidence's labels as the user's, whose names its classes are."""
-    labels, classes = evidence.labels, evidence.classes
-    if labels is None or classes is None or labels.ndim != 1 or labels.dtype.kind not in "iu" or stored.ndim != 1:
-        return labels
-    values = np.array(classes)
-    if stored.dtype.kind not in "UO":
-        try:
-            values = values.astype(float)
-        except ValueError:
-            return labels
-    named: NDArray[Any] = values[labels]
-    return named
-
-
-def _alike(stored: NDArray[Any], labels: NDArray[Any]) -> bool:
-    """Whether labels are the same, as they are or once each is numbered in the order of its values."""
-    from divulge.doors.arrays import distinct, is_text
-
-    if stored.ndim == 2 and labels.ndim == 1:  # one-hot
-        stored = stored.argmax(axis=1)
-    if stored.shape != labels.shape:
-        return False
-    if is_text(stored) == is_text(labels) and bool((stored == labels).all()):
-        return True
-    if stored.ndim == 1 and stored.dtype.kind == "f" and labels.dtype.kind == "f":
-        return bool(np.isclose(stored, labels, rtol=1e-6, atol=0).all())  # one may have been a float32
-    return stored.ndim == 1 and bool((distinct(stored)[1] == distinct(labels)[1]).all())

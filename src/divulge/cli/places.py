@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from divulge import terminal
+from divulge.cli import terminal
+from divulge.cli.terminal import logger
 from divulge.errors import InputError
 from divulge.report import Report
-from divulge.terminal import logger
 
 FORMS = {
     "json": "Write the run file; - is stdout, for any one form.",

@@ -1,0 +1,92 @@
+"""A store's records found again in the evidence that is audited: by ids, else by order and labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divulge.errors import InputError
+
+if TYPE_CHECKING:
+    from divulge.evidence import Evidence, References
+
+
+def with_references(evidence: Evidence, store: str) -> Evidence:
+    """The evidence with a store's references: by ids, else in the order of the rows, checked by labels.
+
+    A .npz of pairs comes members first: where the store knows who is a member, that order is tried too.
+
+    Args:
+        evidence: n records.
+        store: the folder of `divulge references run` or `divulge.fit_references`.
+
+    Raises:
+        InputError: DV409, the records cannot be told to be the same; else as `divulge.load_references`.
+    """
+    from divulge.references.store import load_references, rows_of
+
+    known = rows_of(store)
+    labels = _as_stored(evidence, known.labels)
+    if evidence.ids is not None and known.ids is not None:
+        return replace(evidence, references=load_references(store, ids=evidence.ids, labels=labels))
+    lacking = [name for name, ids in (("the evidence", evidence.ids), ("the store", known.ids)) if ids is None]
+    add = f"Add ids, to {' and '.join(lacking)}: ids= beside logits and labels, ids in FILE.py"
+    count = known.trained_on.shape[1]
+    if count != len(evidence):
+        raise InputError(
+            "DV409",
+            f"the store {store} has {count:,} records, the evidence {len(evidence):,}; expected the same. {add}",
+        )
+    if labels is None:
+        raise InputError("DV409", f"the evidence has no labels to see by that its records are those of {store}. {add}")
+    for order in _orders(known.member, count):
+        agree = known.member is None or bool((known.member[order] == evidence.member).all())
+        if agree and _alike(known.labels[order], labels):
+            found: References = load_references(store)
+            return replace(evidence, references=found.take(order))
+    if known.member is None:
+        tried = "in this order their labels differ"
+        add += "; or member in FILE.py, for evidence that has members first"
+    else:
+        tried = "neither in this order nor members first are members and labels the same"
+    raise InputError("DV409", f"the store {store} and the evidence have {count:,} records each, but {tried}. {add}")
+
+
+def _orders(member: NDArray[np.bool_] | None, count: int) -> list[NDArray[np.int64]]:
+    """The store's rows as they may stand in the evidence."""
+    if member is None:
+        return [np.arange(count)]
+    return [np.arange(count), np.argsort(~member, kind="stable")]
+
+
+def _as_stored(evidence: Evidence, stored: NDArray[Any]) -> NDArray[Any] | None:
+    """The evidence's labels as the user's, whose names its classes are."""
+    labels, classes = evidence.labels, evidence.classes
+    if labels is None or classes is None or labels.ndim != 1 or labels.dtype.kind not in "iu" or stored.ndim != 1:
+        return labels
+    values = np.array(classes)
+    if stored.dtype.kind not in "UO":
+        try:
+            values = values.astype(float)
+        except ValueError:
+            return labels
+    named: NDArray[Any] = values[labels]
+    return named
+
+
+def _alike(stored: NDArray[Any], labels: NDArray[Any]) -> bool:
+    """Whether labels are the same, as they are or once each is numbered in the order of its values."""
+    from divulge.doors.arrays import distinct, is_text
+
+    if stored.ndim == 2 and labels.ndim == 1:  # one-hot
+        stored = stored.argmax(axis=1)
+    if stored.shape != labels.shape:
+        return False
+    if is_text(stored) == is_text(labels) and bool((stored == labels).all()):
+        return True
+    if stored.ndim == 1 and stored.dtype.kind == "f" and labels.dtype.kind == "f":
+        return bool(np.isclose(stored, labels, rtol=1e-6, atol=0).all())  # one may have been a float32
+    return stored.ndim == 1 and bool((distinct(stored)[1] == distinct(labels)[1]).all())
