@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from divulge.intervals import epsilon_clopper_pearson
+from divulge.empirical_epsilon import epsilon_clopper_pearson
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "private-training.md"
 TRIALS = 200  # a world; 400 trainings can show an epsilon of up to 3.9

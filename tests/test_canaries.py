@@ -14,8 +14,8 @@ from sklearn.neural_network import MLPClassifier
 
 import divulge
 from divulge.canaries import Canaries, plant_canaries
+from divulge.empirical_epsilon import epsilon_one_run
 from divulge.errors import InputError
-from divulge.intervals import epsilon_one_run
 from divulge.signals import signal
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))

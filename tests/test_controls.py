@@ -23,7 +23,8 @@ from divulge.controls.labels import _chi_square
 from divulge.controls.order import _later_half
 from divulge.controls.records import _on_both_sides, shared_records
 from divulge.controls.setting import more_often
-from divulge.folds import content_hashes, effective_shares
+from divulge.folds import effective_shares
+from divulge.identity import content_hashes
 from divulge.signals import signal
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))

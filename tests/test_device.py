@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from divulge import Evidence, InputError, Unavailable, audit, folds
+from divulge import Evidence, InputError, Unavailable, audit, copies, folds, identity
 from divulge.adapters import device
 from divulge.roc import exact
 from divulge.signals import NAMES, UNLABELLED, compute
@@ -255,15 +255,15 @@ def test_bfloat16_scores(torch):
 def assert_same_halves(torch, outputs, labels, member, kind="logits", seed=0):
     """Of ids, groups of copies, digest, effective shares and halves, bit for bit."""
     evidence = evidence_of(outputs, labels, kind, member)
-    contents = folds.content_hashes(evidence)
-    wanted = folds.with_copies_grouped(folds.identified(evidence, contents), contents)
+    contents = identity.content_hashes(evidence)
+    wanted = copies.with_copies_grouped(identity.identified(evidence, contents), contents)
     tensors = torch.from_numpy(outputs), None if labels is None else torch.from_numpy(labels), torch.from_numpy(member)
     found = device.halves.identified(*tensors, kind)
     np.testing.assert_array_equal(found.ids.numpy().view(np.uint64), wanted.ids)
     assert (found.groups is None) == (wanted.groups is None)
     if wanted.groups is not None:
         np.testing.assert_array_equal(found.groups.numpy().view(np.uint64), wanted.groups)
-    assert found.digest == folds.digest(evidence, contents)
+    assert found.digest == identity.digest(evidence, contents)
     assert found.effective == folds.effective_shares(wanted.member, wanted.groups)
     halves = device.halves_on(*tensors, kind=kind, seed=seed)
     assert halves.dtype == torch.uint8

@@ -7,26 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divulge import Evidence, audit, blocks
-from divulge import folds as module
-from divulge.folds import (
-    EXACT_BELOW,
-    HASHES,
-    array_hashes,
-    content_hashes,
-    folds,
-    halves,
-    row_hashes,
-    with_copies_grouped,
-)
+from divulge import Evidence, audit, blocks, identity
+from divulge.copies import with_copies_grouped
+from divulge.folds import EXACT_BELOW, folds, halves
+from divulge.hashes import array_hashes
+from divulge.identity import HASHES, content_hashes, row_hashes
 
 
 def identified(evidence):
-    return module.identified(evidence, content_hashes(evidence))
+    return identity.identified(evidence, content_hashes(evidence))
 
 
 def digest(evidence):
-    return module.digest(evidence, content_hashes(evidence))
+    return identity.digest(evidence, content_hashes(evidence))
 
 
 def plain(n=400, c=3, seed=0, **fields):

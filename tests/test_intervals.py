@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import binomtest
 
-from divulge import intervals
+from divulge import empirical_epsilon, intervals
 from divulge.intervals import AdvantageCounts
 
 CASES = json.loads((Path(__file__).parent / "cases" / "epsilon.json").read_text())["cases"]
@@ -239,10 +239,10 @@ def bound(case: dict) -> float:
     of_counts = {key: case[key] for key in ("tp", "members", "fp", "nonmembers", "alpha", "delta") if key in case}
     of_guesses = {key: case[key] for key in ("canaries", "guesses", "right", "alpha", "delta") if key in case}
     return {
-        "clopper_pearson": lambda: intervals.epsilon_clopper_pearson(**of_counts),
-        "gaussian_dp": lambda: intervals.epsilon_gaussian(**of_counts),
-        "one_run": lambda: intervals.epsilon_one_run(**of_guesses),
-        "one_run_fdp": lambda: intervals.epsilon_one_run_fdp(**of_guesses),
+        "clopper_pearson": lambda: empirical_epsilon.epsilon_clopper_pearson(**of_counts),
+        "gaussian_dp": lambda: empirical_epsilon.epsilon_gaussian(**of_counts),
+        "one_run": lambda: empirical_epsilon.epsilon_one_run(**of_guesses),
+        "one_run_fdp": lambda: empirical_epsilon.epsilon_one_run_fdp(**of_guesses),
     }[case["bound"]]()
 
 
@@ -252,40 +252,42 @@ def test_epsilon_equals_the_published_case(case):
 
 
 def test_epsilon_is_that_of_the_more_telling_side():
-    telling = intervals.epsilon_clopper_pearson(990, 1000, 500, 1000, alpha=0.05)
-    turned = intervals.epsilon_clopper_pearson(500, 1000, 10, 1000, alpha=0.05)
+    telling = empirical_epsilon.epsilon_clopper_pearson(990, 1000, 500, 1000, alpha=0.05)
+    turned = empirical_epsilon.epsilon_clopper_pearson(500, 1000, 10, 1000, alpha=0.05)
     assert telling == pytest.approx(turned)
     assert telling > 3
 
 
 def test_epsilon_of_several_ranks_pays_for_each():
-    alone = intervals.epsilon_clopper_pearson(310, 10_000, 10, 10_000, alpha=0.05)
-    shared = intervals.epsilon_at_ranks([(310, 10), (900, 1000)], 10_000, 10_000, alpha=0.05)
-    half = intervals.epsilon_clopper_pearson(310, 10_000, 10, 10_000, alpha=0.025)
+    alone = empirical_epsilon.epsilon_clopper_pearson(310, 10_000, 10, 10_000, alpha=0.05)
+    shared = empirical_epsilon.epsilon_at_ranks([(310, 10), (900, 1000)], 10_000, 10_000, alpha=0.05)
+    half = empirical_epsilon.epsilon_clopper_pearson(310, 10_000, 10, 10_000, alpha=0.025)
     assert shared == pytest.approx(half)
     assert shared < alone
 
 
 def test_epsilon_falls_as_delta_grows():
-    bounds = [intervals.epsilon_clopper_pearson(310, 1000, 10, 1000, alpha=0.05, delta=d) for d in (0, 0.01, 0.1, 0.5)]
+    bounds = [
+        empirical_epsilon.epsilon_clopper_pearson(310, 1000, 10, 1000, alpha=0.05, delta=d) for d in (0, 0.01, 0.1, 0.5)
+    ]
     assert all(a > b for a, b in pairwise(bounds))
     assert bounds[-1] == 0.0
 
 
 def test_delta_of_a_gaussian_mechanism_is_reached_at_its_epsilon():
     for mu, delta in ((0.5, 1e-5), (1.0, 1e-5), (3.0, 1e-9), (8.0, 1e-3)):
-        epsilon = intervals.epsilon_of_mu(mu, delta)
+        epsilon = empirical_epsilon.epsilon_of_mu(mu, delta)
         reached = stats.norm.cdf(-epsilon / mu + mu / 2) - math.exp(epsilon) * stats.norm.cdf(-epsilon / mu - mu / 2)
         assert reached == pytest.approx(delta, rel=1e-6)
 
 
 def test_no_leak_and_any_delta_is_epsilon_zero():
-    assert intervals.epsilon_of_mu(0.0, 1e-5) == 0.0
-    assert intervals.epsilon_of_mu(0.1, 0.2) == 0.0
+    assert empirical_epsilon.epsilon_of_mu(0.0, 1e-5) == 0.0
+    assert empirical_epsilon.epsilon_of_mu(0.1, 0.2) == 0.0
 
 
 def test_one_run_without_delta_is_a_binomial_test():
-    epsilon = intervals.epsilon_one_run(1000, 500, 400, alpha=0.05)
+    epsilon = empirical_epsilon.epsilon_one_run(1000, 500, 400, alpha=0.05)
     rate = 1 / (1 + math.exp(-epsilon))
     assert stats.binom.sf(399, 500, rate) == pytest.approx(0.05, rel=1e-6)
 
@@ -293,16 +295,16 @@ def test_one_run_without_delta_is_a_binomial_test():
 @pytest.mark.parametrize(("canaries", "guesses", "right"), [(10, 11, 5), (10, 5, 6), (10, 5, -1)])
 def test_one_run_refuses_impossible_counts(canaries, guesses, right):
     with pytest.raises(ValueError, match="expected 0 <= right <= guesses <= canaries"):
-        intervals.epsilon_one_run(canaries, guesses, right, alpha=0.05)
+        empirical_epsilon.epsilon_one_run(canaries, guesses, right, alpha=0.05)
 
 
 @pytest.mark.parametrize(("canaries", "guesses", "right"), [(10, 11, 5), (10, 5, 6), (10, 5, -1)])
 def test_one_run_fdp_refuses_impossible_counts(canaries, guesses, right):
     with pytest.raises(ValueError, match="expected 0 <= right <= guesses <= canaries"):
-        intervals.epsilon_one_run_fdp(canaries, guesses, right, alpha=0.05, delta=1e-5)
+        empirical_epsilon.epsilon_one_run_fdp(canaries, guesses, right, alpha=0.05, delta=1e-5)
 
 
 def test_no_guess_proves_nothing():
-    assert intervals.epsilon_one_run(10, 0, 0, alpha=0.05) == 0.0
-    assert intervals.epsilon_one_run(10, 5, 0, alpha=0.05, delta=1e-5) == 0.0
-    assert intervals.epsilon_one_run_fdp(10, 5, 0, alpha=0.05, delta=1e-5) == 0.0
+    assert empirical_epsilon.epsilon_one_run(10, 0, 0, alpha=0.05) == 0.0
+    assert empirical_epsilon.epsilon_one_run(10, 5, 0, alpha=0.05, delta=1e-5) == 0.0
+    assert empirical_epsilon.epsilon_one_run_fdp(10, 5, 0, alpha=0.05, delta=1e-5) == 0.0

@@ -16,7 +16,8 @@ from divulge.attacks.answers import Answers, share_right
 from divulge.attacks.draws import normals, stream, uniforms
 from divulge.attacks.label_only import LabelOnly
 from divulge.attacks.perturbations import Images, Noise, Perturbation, Tabular, moments
-from divulge.folds import array_hashes, halves
+from divulge.folds import halves
+from divulge.hashes import array_hashes
 from divulge.roc import exact
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_score, roc_auc_score, roc_curve
 
-from divulge import intervals, metrics
+from divulge import empirical_epsilon, intervals, metrics
 from divulge.errors import InputError
 from divulge.metrics import AchievedFpr, Epsilon, Ppv, TprAtFpr
 from divulge.roc import Roc, exact
@@ -193,7 +193,8 @@ def test_epsilon_counts_at_ranks_fixed_in_advance():
     ranked = np.sort(scores[~member])[::-1]
     points = [(int((scores[member] > ranked[rank]).sum()), rank) for rank in ranks]
     expected = max(
-        intervals.epsilon_clopper_pearson(tp, 2000, fp, 1000, alpha=ERROR, tests=len(ranks)) for tp, fp in points
+        empirical_epsilon.epsilon_clopper_pearson(tp, 2000, fp, 1000, alpha=ERROR, tests=len(ranks))
+        for tp, fp in points
     )
     assert Epsilon()(roc, ERROR).value == pytest.approx(expected)
     assert expected > 1

@@ -12,7 +12,8 @@ import divulge
 from divulge import Estimate, Evidence, InputError, Policy, Unavailable, Verdict, attacks, blocks, measuring
 from divulge.attacks import ClassWise, Threshold
 from divulge.evidence import References
-from divulge.folds import content_hashes, halves, identified
+from divulge.folds import halves
+from divulge.identity import content_hashes, identified
 from divulge.metrics import TprAtFpr
 from divulge.report import LADDER
 from divulge.slices import Partition

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from divulge import Evidence, InputError, Unavailable, audit, folds, roc, slices
+from divulge import Evidence, InputError, Unavailable, audit, copies, folds, identity, roc, slices
 from divulge.attacks import named
 from divulge.controls import shared_records
 from divulge.doors.tables import Overrides
@@ -193,7 +193,7 @@ def by_hash(monkeypatch):
 def test_near_the_exact_path_with_the_same_halves_and_digest(by_hash, keyed):
     more = {"ids": np.arange(4000)} if keyed == "ids" else {"groups": np.arange(4000) // 3} if keyed == "groups" else {}
     evidence = toy(4000, **more)
-    contents = folds.content_hashes(evidence)
+    contents = identity.content_hashes(evidence)
     assert (folds.halves_of_block(evidence, contents, 3) == folds.halves(evidence, 3)).all()
     how = {"attacks": ["loss", "entropy"], "slices": ["class", "sex"], "controls": (), "seed": 3}
     memory, streamed = audit(evidence, **how), audit(blocks(evidence, 999, 1000), **how)
@@ -575,7 +575,7 @@ def test_effective_shares_are_those_of_memory_where_units_are_few(groups):
     evidence = Evidence(member[copied], signals={"loss": loss[copied]})
     if groups:
         evidence = replace(evidence, signals={"loss": rng.normal(size=n)}, groups=copied)
-    with_copies = folds.with_copies_grouped(evidence, folds.content_hashes(evidence))
+    with_copies = copies.with_copies_grouped(evidence, identity.content_hashes(evidence))
     expected = folds.effective_shares(evidence.member, with_copies.groups)
     found = tally_of(blocks(evidence, 100, 777))
     assert measured.effective_of(found) == pytest.approx(expected)
@@ -589,7 +589,7 @@ def test_saturated_rows_are_no_copies_and_count_as_one_each():
     p = np.concatenate([p, p[:60]])
     evidence = Evidence(np.arange(360) % 2 == 0, outputs=np.c_[p, 1 - p], kind="probs")
     evidence = replace(evidence, member=np.concatenate([evidence.member[:300], evidence.member[:60]]))
-    with_copies = folds.with_copies_grouped(evidence, folds.content_hashes(evidence))
+    with_copies = copies.with_copies_grouped(evidence, identity.content_hashes(evidence))
     expected = folds.effective_shares(evidence.member, with_copies.groups)
     assert measured.effective_of(tally_of([evidence])) == pytest.approx(expected)
 
@@ -643,7 +643,7 @@ def test_records_on_both_sides_are_told_of_as_in_memory_but_left_in(by):
     loss = np.concatenate([loss, loss[:100]])
     ids = np.concatenate([np.arange(900), np.arange(100)])
     evidence = Evidence(member, signals={"loss": loss}, ids=ids if by == "id" else None)
-    shared = shared_records(evidence, folds.content_hashes(evidence))
+    shared = shared_records(evidence, identity.content_hashes(evidence))
     report = audit(blocks(evidence, 450, 950), controls=["duplicates"], attacks="loss")
     told = outcome(report, "duplicates")
     assert told["status"] == "warning" and told["value"] == shared.nonmembers / shared.of == 0.2

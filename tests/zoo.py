@@ -49,7 +49,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from divulge import Evidence, Unavailable, selection
 from divulge.attacks import NamedAttack
-from divulge.folds import halves, identified
+from divulge.folds import halves
+from divulge.identity import identified
 from divulge.metrics import Estimate
 from divulge.roc import Roc, exact_slices, rank, tags
 from divulge.scoring import scores_of, with_signals

@@ -17,9 +17,9 @@ from divulge.adapters import collect
 from divulge.adapters.records import count as count_of
 from divulge.adapters.records import take
 from divulge.doors.arrays import distinct, to_array
+from divulge.empirical_epsilon import epsilon_one_run
 from divulge.errors import InputError
 from divulge.evidence import Evidence
-from divulge.intervals import epsilon_one_run
 from divulge.references.outputs import kind_of
 
 KINDS = ("mislabelled", "duplicated", "out_of_distribution")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import intervals
+from divulge.empirical_epsilon import EPSILON_RANKS, epsilon_at_ranks
 from divulge.errors import InputError
 from divulge.roc import HALVES, CrossFit, Roc, peak
 
@@ -335,9 +336,9 @@ class Epsilon:
     def __call__(self, roc: Roc, error: float) -> Estimate:
         """The bound, as value and low end."""
         n, (share_m, share_n) = roc.n_nonmembers, roc.effective
-        ranks = {allowed_rank(share, n) for share in intervals.EPSILON_RANKS}
+        ranks = {allowed_rank(share, n) for share in EPSILON_RANKS}
         points = [(share_m * int(roc.above_rank(rank)[0]), share_n * rank) for rank in sorted(ranks)]
-        bound = intervals.epsilon_at_ranks(points, *_effective_sizes(roc), alpha=error, delta=self.delta)
+        bound = epsilon_at_ranks(points, *_effective_sizes(roc), alpha=error, delta=self.delta)
         return Estimate(bound, bound, NAN, "one-sided lower bound, descriptive")
 
 

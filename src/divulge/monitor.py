@@ -19,7 +19,7 @@ from divulge.adapters.untouched import untouched
 from divulge.attacks import Attack
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
-from divulge.folds import array_hashes
+from divulge.hashes import array_hashes
 from divulge.pipeline import audit
 from divulge.policy import Policy
 from divulge.report import Report

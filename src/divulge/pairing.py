@@ -20,7 +20,9 @@ from divulge.attacks import NamedAttack
 from divulge.controls import shared_records
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
-from divulge.folds import array_hashes, content_hashes, digest, effective_shares, halves, identified
+from divulge.folds import effective_shares, halves
+from divulge.hashes import array_hashes
+from divulge.identity import content_hashes, digest, identified
 from divulge.intervals import Bounds
 from divulge.metrics import Estimate
 from divulge.pipeline import without_shared

@@ -16,16 +16,11 @@ from divulge import metrics as metric_family
 from divulge import slices as slice_family
 from divulge.attacks import Attack, NamedAttack
 from divulge.controls import Setting, Shared
+from divulge.copies import with_copies_grouped
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
-from divulge.folds import (
-    content_hashes,
-    digest,
-    effective_shares,
-    halves,
-    identified,
-    with_copies_grouped,
-)
+from divulge.folds import effective_shares, halves
+from divulge.identity import content_hashes, digest, identified
 from divulge.metrics import Estimate, Metric
 from divulge.provenance import of_references, provenance
 from divulge.records import Records, declared, table_of_records

@@ -18,8 +18,10 @@ from divulge import attacks as attack_family
 from divulge import controls as control_family
 from divulge import intervals
 from divulge.attacks import Attack, NamedAttack
+from divulge.copies import with_copies_grouped
 from divulge.errors import InputError, Unavailable
-from divulge.folds import content_hashes, effective_shares, folds, identified, with_copies_grouped
+from divulge.folds import effective_shares, folds
+from divulge.identity import content_hashes, identified
 from divulge.metrics import NAN, Estimate, undefined
 from divulge.pipeline import without_shared
 from divulge.report import Row, frame_of

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from divulge.attacks import NamedAttack, without_address
 from divulge.errors import InputError
 from divulge.evidence import Evidence
-from divulge.folds import array_hashes
+from divulge.hashes import STEP, array_hashes
 from divulge.report import LADDER
 from divulge.version import VERSION
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def provenance(
@@ -74,7 +72,7 @@ def of_references(evidence: Evidence, contents: NDArray[np.uint64]) -> dict[str,
     # One model at a time: the arrays may be memory-mapped.
     arrays = [(name, of_model) for name, values in of_signals for of_model in values]
     for name, values in arrays + sorted((references.target or {}).items()):
-        hashes = hashes * _ODD + array_hashes(values, zlib.crc32(name.encode()))
+        hashes = hashes * STEP + array_hashes(values, zlib.crc32(name.encode()))
     hashes = array_hashes(hashes)
     return {
         "models": len(references.trained_on),

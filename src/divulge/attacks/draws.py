@@ -6,14 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.blocks import over_rows
-from divulge.folds import Hashes, _mix
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+from divulge.hashes import STEP, Hashes, mix
 
 
 def stream(keys: Hashes, number: int) -> Hashes:
     """(b,) other hashes for each number: streams that have nothing to do with each other."""
-    return _mix(keys ^ _mix(np.array([number], np.uint64)))
+    return mix(keys ^ mix(np.array([number], np.uint64)))
 
 
 def uniforms(keys: Hashes, width: int) -> NDArray[np.float32]:
@@ -24,11 +22,11 @@ def uniforms(keys: Hashes, width: int) -> NDArray[np.float32]:
     >>> round(float(uniforms(np.arange(1000, dtype=np.uint64), 100).mean()), 2)
     0.5
     """
-    steps = np.arange((width + 1) // 2, dtype=np.uint64) * GOLDEN
+    steps = np.arange((width + 1) // 2, dtype=np.uint64) * STEP
     numbers = np.empty((len(keys), 2 * len(steps)), np.float32)
 
     def block(rows: slice) -> None:
-        words = _mix(keys[rows, None] + steps).view(np.uint32)
+        words = mix(keys[rows, None] + steps).view(np.uint32)
         np.multiply(words >> np.uint32(8), np.float32(2**-24), out=numbers[rows])
 
     over_rows(block, len(keys), 8 * max(len(steps), 1))

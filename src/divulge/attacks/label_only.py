@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from divulge.attacks.answers import Answers
 from divulge.attacks.perturbations import Noise, Perturbation
 from divulge.errors import InputError, Unavailable
-from divulge.folds import array_hashes
+from divulge.hashes import array_hashes
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence

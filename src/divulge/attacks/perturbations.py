@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from divulge.attacks.draws import normals, stream, uniforms
 from divulge.blocks import BLOCK_BYTES, over_rows
 from divulge.errors import InputError
-from divulge.folds import Hashes, array_hashes
+from divulge.hashes import Hashes, array_hashes
 
 Floats = NDArray[np.floating[Any]]
 Copier = Callable[[Floats, Hashes, int], Floats]

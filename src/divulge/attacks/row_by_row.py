@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from divulge.attacks.knowledge import Table
 from divulge.blocks import BLOCK_BYTES, in_parallel_alone
-from divulge.folds import row_hashes
+from divulge.identity import row_hashes
 from divulge.signals import compute
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge import folds, intervals, signals
+from divulge import intervals, signals
 from divulge.controls.setting import (
     CONTROL_ERROR,
     FEW,
@@ -21,6 +21,8 @@ from divulge.controls.setting import (
     not_run,
     number,
 )
+from divulge.hashes import array_hashes
+from divulge.identity import HASHES
 from divulge.metrics import Estimate
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def shared_records(evidence: Evidence, contents: NDArray[np.uint64]) -> Shared:
 
     Args:
         evidence: n records.
-        contents: their `folds.content_hashes`.
+        contents: their `identity.content_hashes`.
 
     >>> from divulge.evidence import Evidence
     >>> evidence = Evidence(np.array([True, True, False]), ids=np.array([1, 2, 2]))
@@ -48,8 +50,8 @@ def shared_records(evidence: Evidence, contents: NDArray[np.uint64]) -> Shared:
     1
     """
     none, of = np.zeros(len(evidence.member), bool), int((~evidence.member).sum())
-    if evidence.ids is not None and evidence.ids.dtype != folds.HASHES:
-        rows, _ = _on_both_sides(folds.array_hashes(evidence.ids), evidence.member)
+    if evidence.ids is not None and evidence.ids.dtype != HASHES:
+        rows, _ = _on_both_sides(array_hashes(evidence.ids), evidence.member)
         if rows.any():
             return Shared("id", rows, int((rows & ~evidence.member).sum()), of)
     members = int(evidence.member.sum())
@@ -74,12 +76,12 @@ def unusual(found: int, nonmembers: int, usual: int, members: int) -> bool:
 def _twin_keys(evidence: Evidence, contents: NDArray[np.uint64]) -> Iterator[tuple[str, NDArray[np.uint64]]]:
     """Ways in which two rows may be one record, and each row's hash by it."""
     if evidence.features is not None:
-        yield "feature row", folds.array_hashes(evidence.features)
+        yield "feature row", array_hashes(evidence.features)
     if evidence.outputs is not None and evidence.task != "regression":
         yield "output row", contents
         if evidence.outputs.ndim == 2 and evidence.outputs.shape[1] > 2:  # fewer numbers agree by chance
             digits = 4 if evidence.kind == "probs" else 3  # logits of 10 differ by 1e-5 from batch to batch in float32
-            yield "output row, rounded", folds.array_hashes(evidence.outputs, decimals=digits)
+            yield "output row, rounded", array_hashes(evidence.outputs, decimals=digits)
     elif evidence.outputs is None and evidence.signals:
         yield "signals", contents
 
@@ -110,7 +112,7 @@ def duplicates(setting: Setting) -> Outcome:
 
 def _copies(groups: NDArray[Any] | None) -> str:
     """What the audit made of records that stand several times on one side."""
-    if groups is None or groups.dtype != folds.HASHES:
+    if groups is None or groups.dtype != HASHES:
         return ""
     sizes = np.unique(groups, return_counts=True)[1]
     several = sizes[sizes > 1]
@@ -120,9 +122,9 @@ def _copies(groups: NDArray[Any] | None) -> str:
 def groups(setting: Setting) -> Outcome:
     """Persons (or households) with records on both sides; and the best attack without them."""
     evidence = setting.evidence
-    if evidence.groups is None or evidence.groups.dtype == folds.HASHES:  # copies of one record: see duplicates
+    if evidence.groups is None or evidence.groups.dtype == HASHES:  # copies of one record: see duplicates
         return not_run("groups", "DV204", "no groups were given")
-    rows, _ = _on_both_sides(folds.array_hashes(evidence.groups), evidence.member)
+    rows, _ = _on_both_sides(array_hashes(evidence.groups), evidence.member)
     share = float(rows[~evidence.member].mean()) if setting.shared_groups is None else setting.shared_groups
     if not share:
         return Outcome("groups", "DV204", OK, number(0.0), "no group stands on both sides")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge import folds, metrics
+from divulge import metrics
 from divulge.attacks import NamedAttack
 from divulge.folds import effective_shares
+from divulge.identity import row_hashes
 from divulge.metrics import NAN, Curve, Estimate
 from divulge.roc import Ranked, exact_slices, tags
 
@@ -140,7 +141,7 @@ def subsample(evidence: Evidence, rows: int, seed: int) -> Evidence:
     >>> len(subsample(Evidence(np.arange(30) < 10, ids=np.arange(30)), 8, 0))
     16
     """
-    hashes = folds.row_hashes(evidence if evidence.groups is None else replace(evidence, groups=None), seed)
+    hashes = row_hashes(evidence if evidence.groups is None else replace(evidence, groups=None), seed)
     few = []
     for side in (np.flatnonzero(evidence.member), np.flatnonzero(~evidence.member)):
         least = np.argpartition(hashes[side], rows - 1)[:rows] if len(side) > rows else slice(None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from divulge import controls as control_family
 from divulge import measuring, pipeline
 from divulge.attacks import NamedAttack
-from divulge.folds import digest_text
+from divulge.identity import digest_text
 from divulge.metrics import NamedMetric
 from divulge.provenance import provenance
 from divulge.report import Report

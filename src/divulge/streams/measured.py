@@ -12,15 +12,10 @@ from numpy.typing import NDArray
 from divulge import pipeline, signals
 from divulge.controls import Shared
 from divulge.controls.records import unusual
+from divulge.copies import MOST_COPIES, are_copies, with_copies_grouped
 from divulge.evidence import Evidence
-from divulge.folds import (
-    MOST_COPIES,
-    are_copies,
-    content_hashes,
-    halves_of_block,
-    identified,
-    with_copies_grouped,
-)
+from divulge.folds import halves_of_block
+from divulge.identity import content_hashes, identified
 from divulge.report import Row
 from divulge.roc import Histogram, rank, tags
 from divulge.slices import MISSING, REST, Merged, Partition

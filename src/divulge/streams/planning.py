@@ -17,7 +17,8 @@ from divulge import slices as slice_family
 from divulge.attacks import NamedAttack
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
-from divulge.folds import content_hashes, halves_of_block
+from divulge.folds import halves_of_block
+from divulge.identity import content_hashes
 from divulge.report import Row
 from divulge.slices import Slicer
 from divulge.streams.tally import Plan

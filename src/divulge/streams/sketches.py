@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.folds import Hashes
+from divulge.hashes import Hashes
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence

@@ -14,17 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import NamedAttack
+from divulge.copies import copy_hashes, may_be_copies
 from divulge.errors import InputError
-from divulge.folds import (
-    Hashes,
-    array_hashes,
-    content_hashes,
-    copy_hashes,
-    digest_sums,
-    halves_of_block,
-    may_be_copies,
-    record_hashes,
-)
+from divulge.folds import halves_of_block
+from divulge.hashes import Hashes, array_hashes
+from divulge.identity import content_hashes, digest_sums, record_hashes
 from divulge.roc import Histogram, cells_of, tags
 from divulge.slices import Slicer, checked
 from divulge.streams.sketches import Sample, Units

@@ -1,4 +1,4 @@
-"""Who is who, as `divulge.folds` has it: ids, copies and the digest from one sort of hashes, and then the halves."""
+"""Ids, copies and the digest, as `divulge.identity` and `divulge.copies` have them, from one sort; then the halves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from divulge import folds
 from divulge.adapters.device.doors import read, read_member
 from divulge.adapters.device.hashes import STEP, content_hashes, mix, scrambled
 from divulge.adapters.device.tensors import Tensor, as_numpy_has_it, row_slices
+from divulge.copies import MOST_COPIES, SURE, are_copies
 from divulge.evidence import Evidence
+from divulge.hashes import odd_numbers
+from divulge.identity import HASHES, digest_text
 
 
 def halves_on(outputs: Tensor, labels: Tensor | None, member: Tensor, *, kind: str = "logits", seed: int = 0) -> Tensor:
@@ -43,7 +46,7 @@ def halves_on(outputs: Tensor, labels: Tensor | None, member: Tensor, *, kind: s
 
 
 class Identified(NamedTuple):
-    """What `divulge.folds` says of the records: (n,) int64 ids and groups of copies, if any; digest, shares, units.
+    """(n,) int64 ids and groups of copies, if any; digest, shares, units.
 
     units: how many members (or groups of their copies) there are, and how many non-members.
     """
@@ -56,7 +59,7 @@ class Identified(NamedTuple):
 
 
 def identified(outputs: Tensor, labels: Tensor | None, member: Tensor, kind: str) -> Identified:
-    """`identified`, `with_copies_grouped`, `digest` and `effective_shares` of `divulge.folds`, from one sort."""
+    """`identified`, `with_copies_grouped`, `digest` and `effective_shares`, from one sort."""
     import torch
 
     contents = content_hashes(outputs, labels)
@@ -65,7 +68,7 @@ def identified(outputs: Tensor, labels: Tensor | None, member: Tensor, kind: str
         ids[rows] = mix(contents[rows] ^ member[rows])
         sums[0] += int(ids[rows].sum())
         sums[1] += int(mix(ids[rows]).sum())
-    digest = folds.digest_text(np.array([total % 2**64 for total in sums], folds.HASHES))
+    digest = digest_text(np.array([total % 2**64 for total in sums], HASHES))
     members = int(member.sum())
     units = members, len(member) - members
 
@@ -93,13 +96,13 @@ def identified(outputs: Tensor, labels: Tensor | None, member: Tensor, kind: str
     again = torch.where(inside, m[run], n[run]) > 1
     ids[rows[again]] = mix(sided[again] + occurrence[again] * STEP)
 
-    few = (m + n <= folds.MOST_COPIES)[run]
+    few = (m + n <= MOST_COPIES)[run]
     if kind == "probs":
         few &= ~_sure(outputs, rows)
     copied = torch.zeros_like(m, dtype=torch.bool)
     copied[run[few]] = True
     m, n = m[copied], n[copied]
-    if not folds.are_copies(m.double(), n.double()):  # a share of torch's whole numbers would be float32
+    if not are_copies(m.double(), n.double()):  # a share of torch's whole numbers would be float32
         return Identified(ids, None, digest, (1.0, 1.0), units)
     groups = ids.clone()
     groups[rows[few]] = sided[few]
@@ -119,7 +122,7 @@ def _sure(outputs: Tensor, rows: Tensor) -> Tensor:
     for part in row_slices(len(rows), outputs[:1].numel()):
         block = as_numpy_has_it(outputs[rows[part]])
         highest = block.reshape(len(block), -1).amax(dim=1)
-        sure[part] = highest >= torch.tensor(folds.SURE, dtype=block.dtype, device=block.device)
+        sure[part] = highest >= torch.tensor(SURE, dtype=block.dtype, device=block.device)
     return sure
 
 
@@ -129,7 +132,7 @@ def halves_of(found: Identified, member: Tensor, seed: int) -> Tensor:
 
     of_unit = found.ids if found.groups is None else found.groups
     half = torch.empty(len(member), dtype=torch.uint8, device=member.device)
-    multiplier = int(folds.odd_numbers(seed, 1).view(np.int64)[0])
+    multiplier = int(odd_numbers(seed, 1).view(np.int64)[0])
     for rows in row_slices(len(half), 8):
         half[rows] = mix(scrambled(of_unit[rows].clone()).mul_(multiplier)) < 0
     for side, units in zip((member, ~member), found.units, strict=True):
@@ -142,4 +145,4 @@ def halves_of(found: Identified, member: Tensor, seed: int) -> Tensor:
 
 
 def _down(hashes: Tensor) -> Any:
-    return hashes.cpu().numpy().view(folds.HASHES)
+    return hashes.cpu().numpy().view(HASHES)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from divulge import folds
 from divulge.adapters.device.tensors import Tensor, as_numpy_has_it, row_slices
+from divulge.hashes import MULTIPLIERS, SHIFTS, odd_numbers
+from divulge.hashes import STEP as UNSIGNED_STEP
 
 
 def _signed(number: np.uint64) -> int:
@@ -13,13 +14,13 @@ def _signed(number: np.uint64) -> int:
     return int(number.view(np.int64))
 
 
-STEP = _signed(folds.STEP)
-_FIRST, _SECOND = map(_signed, folds.MULTIPLIERS)
-_SHIFTS = tuple(map(int, folds.SHIFTS))
+STEP = _signed(UNSIGNED_STEP)
+_FIRST, _SECOND = map(_signed, MULTIPLIERS)
+_SHIFTS = tuple(map(int, SHIFTS))
 
 
 def content_hashes(outputs: Tensor, labels: Tensor | None) -> Tensor:
-    """(n,) int64: the bits of `divulge.folds.content_hashes`."""
+    """(n,) int64: the bits of `divulge.identity.content_hashes`."""
     import torch
 
     made = torch.empty(len(outputs), dtype=torch.int64, device=outputs.device)
@@ -49,7 +50,7 @@ def _row_hashes(words: Tensor, seed: int) -> Tensor:
     """(b,) hashes of (b, w) words, overwritten."""
     import torch
 
-    multipliers = torch.from_numpy(folds.odd_numbers(seed, words.shape[1]).view(np.int64)).to(words.device)
+    multipliers = torch.from_numpy(odd_numbers(seed, words.shape[1]).view(np.int64)).to(words.device)
     return mix(scrambled(words).mul_(multipliers).sum(dim=1))
 
 
