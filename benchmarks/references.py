@@ -36,7 +36,7 @@ from divulge.attacks.reference import RATIO_BASE
 from divulge.blocks import cores
 from divulge.errors import Unavailable
 from divulge.fits import Sklearn, Torch
-from divulge.references.executors import pinned
+from divulge.references.pinning import pinned
 from zoo import DATA
 
 PAIRS, TARGETS = 33, 8

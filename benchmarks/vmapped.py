@@ -29,7 +29,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from divulge.blocks import cores
 from divulge.fits import Torch
-from divulge.references.executors import pinned
+from divulge.references.pinning import pinned
 
 IMAGES = Path("/usr/share/datasets/fashion-mnist")
 RECORDS, FEATURES, CLASSES = 2_500, 40, 10

@@ -18,11 +18,12 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from divulge import Evidence, InputError, Unavailable, probability
+from divulge import Evidence, InputError, Unavailable, likelihood, probability
 from divulge.charts import look
 from divulge.charts.reliability import reliability
 from divulge.folds import effective_shares, folds
-from divulge.probability import FOLDS, NEAREST, WARNING, MembershipProbability, membership_probability
+from divulge.likelihood import FOLDS, NEAREST
+from divulge.probability import WARNING, MembershipProbability, membership_probability
 from simulations import refuted
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))
@@ -164,7 +165,7 @@ def test_isotonic_regression_under_a_prior_is_that_of_another_moved(prior) -> No
     weight = np.where(evidence.member, prior / 81, (1 - prior) / 121)
     x, y = [-1, *level, 200], [1, *evidence.member, 0]
     fit = IsotonicRegression().fit(x, y, sample_weight=[prior / 81, *weight, (1 - prior) / 121])
-    moved = expit(probability._isotonic(counts) + logit(prior))
+    moved = expit(likelihood._isotonic(counts) + logit(prior))
     np.testing.assert_allclose(fit.predict(np.arange(200)), moved, atol=1e-12)
 
 

@@ -25,24 +25,11 @@ from scipy.stats import t as student
 import divulge
 from divulge import Evidence, InputError
 from divulge.attacks import Learned, named
-from divulge.attacks.moments import prior
+from divulge.attacks.moments import prior, shrunk
 from divulge.evidence import References
-from divulge.records import (
-    HEADROOM,
-    RATE,
-    Records,
-    benjamini_hochberg,
-    declared,
-    exposure,
-    member_list,
-    memorisation,
-    out_p_value,
-    ranks,
-    ranks_by_halves,
-    shrunk,
-    stability,
-    table_of_records,
-)
+from divulge.influence import HEADROOM, exposure, memorisation, out_p_value, ranks, ranks_by_halves, stability
+from divulge.naming_members import RATE, benjamini_hochberg, member_list
+from divulge.records import Records, declared, table_of_records
 from divulge.report import RECORD_COLUMNS, Report
 from divulge.reporters import text
 from simulations import refuted

@@ -313,11 +313,11 @@ def another_model(path):
 
 def altered_and_signed(path):
     """As if another version of divulge had written it: sound in itself, but about something else."""
-    from divulge.references.store import _write
+    from divulge.references.files import write_model
 
     about = json.loads(path.read_bytes().rpartition(b"\n{")[2].join([b"{", b""]))
     about.pop("sha256")
-    _write(path, np.load(path), {**about, "tag": "another"})
+    write_model(path, np.load(path), {**about, "tag": "another"})
 
 
 @pytest.mark.parametrize(

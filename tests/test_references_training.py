@@ -18,8 +18,11 @@ from threadpoolctl import threadpool_info
 from divulge import DivulgeError, InputError
 from divulge.evidence import Evidence
 from divulge.references import design, fit_references
-from divulge.references.executors import Failure, Job, _stops_held, gather, in_processes, job_seed, pinned
+from divulge.references.executors import _stops_held, in_processes
+from divulge.references.gathering import gather
+from divulge.references.jobs import Failure, Job, job_seed
 from divulge.references.outputs import SIGNALS
+from divulge.references.pinning import pinned
 from divulge.references.training import ASKED
 from divulge.signals import signal as signal_of
 

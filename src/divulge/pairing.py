@@ -25,7 +25,7 @@ from divulge.hashes import array_hashes
 from divulge.identity import content_hashes, digest, identified
 from divulge.intervals import Bounds
 from divulge.metrics import Estimate
-from divulge.pipeline import without_shared
+from divulge.preparing import without_shared
 from divulge.roc import HALVES, Ranked, Roc, exact_slices, peak, rank, tags
 from divulge.scoring import scores_of, with_signals
 

@@ -1,13 +1,15 @@
-"""audit(): the only file that knows the order. Evidence -> scores -> slices -> Rocs -> estimates -> Report."""
+"""audit(): the order of things. Evidence -> scores -> slices -> Rocs -> estimates -> Report.
+
+Records that do not fit into memory, or lie on a device, are audited in the same order by `divulge.streams.auditing` and
+`divulge.adapters.device.auditing`; what all three share is `divulge.preparing` and `divulge.measuring`.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from divulge import attacks as attack_family
 from divulge import controls as control_family
@@ -15,15 +17,25 @@ from divulge import measuring
 from divulge import metrics as metric_family
 from divulge import slices as slice_family
 from divulge.attacks import Attack, NamedAttack
-from divulge.controls import Setting, Shared
+from divulge.controls import Shared
 from divulge.copies import with_copies_grouped
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
 from divulge.folds import effective_shares, halves
 from divulge.identity import content_hashes, digest, identified
-from divulge.metrics import Estimate, Metric
+from divulge.metrics import Metric
+from divulge.preparing import (
+    Progress,
+    Ready,
+    Steps,
+    check_settings,
+    check_sides,
+    finished,
+    records_of,
+    setting_of,
+    without_shared,
+)
 from divulge.provenance import of_references, provenance
-from divulge.records import Records, declared, table_of_records
 from divulge.report import Report, Row
 from divulge.roc import Ranked, Roc, exact_slices, rank, tags
 from divulge.scoring import scores_of, with_answers, with_signals
@@ -32,8 +44,6 @@ from divulge.slices import MIN_N, Merged, Slicer
 if TYPE_CHECKING:
     from divulge.policy import Policy
     from divulge.streams import Stream
-
-Progress = Callable[[int, int, str], None]
 
 
 def audit(
@@ -75,7 +85,7 @@ def audit(
         progress: called with (done, the whole, what is being done); attacks that cannot run make the whole smaller.
 
     Raises:
-        InputError: a name that is not known, no members or no non-members, a confidence outside (0, 1).
+        InputError: a name that is not known, no members or no non-members, a confidence outside [0.5, 1).
         Unavailable: an attack or a slice that was named cannot be had from this evidence.
         PolicyError: the policy limits an increase and there is no baseline.
 
@@ -88,7 +98,7 @@ def audit(
     stream = _streamed(evidence)
     _check_types(evidence if stream is None else None, policy, baseline)
     seed, min_n, confidence = int(seed), int(min_n), float(confidence)
-    check_settings(confidence, min_n, seed)
+    check_settings(confidence, min_n, seed=seed)
     if policy is not None:
         policy.check_baseline(baseline)
     slicers = [slices] if isinstance(slices, str) or callable(slices) else list(slices)
@@ -118,7 +128,7 @@ def audit(
             progress=progress,
         )
     assert isinstance(evidence, Evidence)
-    _check_sides(evidence)
+    check_sides(evidence)
     chosen = attack_family.all_named(attacks, evidence)
     cut = [slice_family.named(slicer, evidence) for slicer in slicers]
     steps = Steps(progress, chosen, len(cut), len(evidence) if trials else 0)
@@ -167,13 +177,11 @@ def audit(
         found, ran, slice_rocs, partitions, of_slices, sizes, error, lambda: steps.did(1)
     )
     tables = measuring.tables(found, slice_rows, statuses, outcomes)
-    meta |= {} if name is None else {"name": str(name)}
-    meta |= {"tests": found.tests, "slices": [merged.partition.name for merged in partitions]}
-    if one_by_one is not None:
-        tables["records"] = one_by_one.columns
-        meta["records"] = one_by_one.about
     steps.last()
-    return Report({**meta, "verdict": "NOT_GATED", "policy": None}, tables).judged(policy, baseline=baseline)
+    cuts = [merged.partition.name for merged in partitions]
+    return finished(
+        meta, tables, found.tests, name=name, slices=cuts, records=one_by_one, policy=policy, baseline=baseline
+    )
 
 
 # ------------------------------------------------------------------------------------------------- preparation
@@ -198,69 +206,6 @@ def _check_types(evidence: object, policy: object, baseline: object) -> None:
         raise InputError("DV056", f"expected a Policy, got {type(policy).__name__}: use Policy.load or .from_mapping")
     if not isinstance(baseline, Report | None):
         raise InputError("DV056", f"expected a Report as baseline, got {type(baseline).__name__}: use Report.load")
-
-
-def check_settings(confidence: float, min_n: int, seed: int) -> None:
-    """The settings of an audit.
-
-    Raises:
-        InputError: DV056, one is out of range.
-    """
-    if seed < 0:
-        raise InputError("DV056", f"expected a seed from 0 up, got {seed!r}")
-    if not 0.5 <= confidence < 1:
-        raise InputError("DV056", f"expected a confidence from 0.5 up to, not including, 1, got {confidence!r}")
-    if min_n < 2:
-        raise InputError("DV056", f"expected min_n of at least 2, got {min_n!r}")
-
-
-def _check_sides(evidence: Evidence) -> None:
-    members = int(evidence.member.sum())
-    if members in (0, len(evidence.member)):
-        sides = "non-members" if members else "members"
-        raise InputError("DV056", f"expected members and non-members, got no {sides} among {len(evidence.member)} rows")
-
-
-class Steps:
-    """Tells the caller how far the audit is, in units of about one signal's threshold."""
-
-    def __init__(self, progress: Progress | None, attacks: Sequence[NamedAttack], cuts: int, tried: int) -> None:
-        """tried: rows that the controls may try the attacks on, 0 where none does."""
-        self._progress, self._done, self._what = progress, 0.0, ""
-        self.share = min(1.0, 2 * control_family.TRIAL_SAMPLE / max(tried, 1))
-        self._times = 1 + (control_family.TRIALS * self.share if tried else 0)
-        self._total = 1 + math.ceil(sum(attack.cost * self._times + 1 + cuts for attack in attacks))
-
-    def at(self, what: str) -> None:
-        """The next thing to be done."""
-        self._what = what
-        if self._progress is not None:
-            self._progress(int(self._done), self._total, what)
-
-    def did(self, cost: float) -> None:
-        """A part of it is done."""
-        self._done = min(self._done + cost, self._total - 1)
-        self.at(self._what)
-
-    def skip(self, attack: NamedAttack) -> None:
-        """An attack that did not run is no part of the whole."""
-        self._total = max(self._total - math.floor(attack.cost * self._times), int(self._done) + 1)
-
-    def last(self) -> None:
-        """All is done."""
-        if self._progress is not None:
-            self._progress(self._total, self._total, "done")
-
-
-class Ready(NamedTuple):
-    """What is measured: the evidence with its signals, (n,) tags, ranked scores, slices, and how the attacks ran."""
-
-    evidence: Evidence
-    tag: NDArray[np.uint8]
-    scored: list[tuple[NamedAttack, Ranked]]
-    statuses: list[Row]
-    partitions: list[Merged]
-    unscored: dict[str, tuple[int, int]]
 
 
 def _prepare(
@@ -305,75 +250,3 @@ def _prepare(
         reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
         raise Unavailable(f"no attack could run on this evidence ({reasons})")
     return Ready(evidence, tag, scored, statuses, partitions, unscored)
-
-
-def without_shared(evidence: Evidence, shared: Shared | None) -> Evidence:
-    """The records that stand on one side only.
-
-    Raises:
-        InputError: DV059, then a side is empty.
-    """
-    if shared is None or shared.by is None:
-        return evidence
-    apart = evidence.take(~shared.rows)
-    if len(set(apart.member.tolist())) < 2:
-        raise InputError(
-            "DV059",
-            f"{shared.nonmembers:,} non-members share their {shared.by} with members, and no two sides are left: "
-            "are the same records given as members and as non-members?",
-        )
-    return apart
-
-
-def setting_of(
-    ready: Ready,
-    aucs: Mapping[str, Estimate],
-    shared: Shared,
-    given: Sequence[str],
-    *,
-    sizes: tuple[int, int],
-    effective: tuple[float, float],
-    seed: int,
-    steps: Steps,
-) -> Setting:
-    """What the controls may look at; sizes, effective: of the audit, of which the records may be a sample."""
-
-    def run(attack: NamedAttack, part: Evidence) -> NDArray[np.floating[Any]]:
-        steps.at(f"controls: {attack.name}")
-        steps.did(attack.cost * steps.share)
-        return scores_of(attack, with_signals(part, [attack]), seed)
-
-    attacks = [attack for attack, _ in ready.scored]
-    part = control_family.subsample(ready.evidence, control_family.SAMPLE, seed)
-    ranked = {attack.name: scores for attack, scores in ready.scored}
-    return Setting(
-        evidence=ready.evidence,
-        part=part,
-        given=tuple(given),
-        attacks=attacks,
-        aucs=aucs,
-        unscored=ready.unscored,
-        ranked=ranked,
-        tag=ready.tag,
-        shared=shared,
-        run=run,
-        seed=seed,
-        sizes=sizes,
-        effective=effective,
-    )
-
-
-def records_of(
-    evidence: Evidence, ready: Ready, shared: Shared | None, *, seed: int, error: float, steps: Steps
-) -> Records:
-    """The records one by one, under the ids that the user gave them."""
-    steps.at("records")
-    rows = np.arange(len(evidence)) if shared is None or shared.by is None else np.flatnonzero(~shared.rows)
-    ids = rows if evidence.ids is None else evidence.ids[rows]
-    attack = declared([attack for attack, _ in ready.scored])
-    ranked = next(scores for one, scores in ready.scored if one.name == attack.name)
-    scores = ranked.scores(ranked.keys)[1:]
-    if any(ready.unscored[attack.name]):
-        scores = np.where(np.isinf(scores), np.nan, scores)  # what has no score was ranked lowest
-    left_out = len(evidence) - len(rows)
-    return table_of_records(ready.evidence, ids.tolist(), attack, scores, seed=seed, error=error, left_out=left_out)

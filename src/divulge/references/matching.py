@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from divulge.doors.names import listed, shown
 from divulge.errors import InputError
+from divulge.references.files import Rows
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence, References
@@ -90,3 +92,78 @@ def _alike(stored: NDArray[Any], labels: NDArray[Any]) -> bool:
     if stored.ndim == 1 and stored.dtype.kind == "f" and labels.dtype.kind == "f":
         return bool(np.isclose(stored, labels, rtol=1e-6, atol=0).all())  # one may have been a float32
     return stored.ndim == 1 and bool((distinct(stored)[1] == distinct(labels)[1]).all())
+
+
+def chosen_rows(rows: Rows, ids: ArrayLike | None, labels: ArrayLike | None) -> NDArray[np.int64]:
+    """The store's rows that are asked for, once ids and labels were checked."""
+    from divulge.doors.arrays import to_array
+
+    count = rows.trained_on.shape[1]
+    chosen = np.arange(count)
+    if ids is not None:
+        if rows.ids is None:
+            raise InputError("DV409", "expected a store with ids, got one without. Give ids= to fit_references too.")
+        chosen = _positions(_texts(rows.ids), _texts(to_array(ids, "ids", set())))
+    if labels is None:
+        return chosen
+    given = to_array(labels, "labels", set())
+    if len(given) != len(chosen):
+        raise InputError(
+            "DV409", f"expected {len(chosen):,} labels, as many as the store's records, got {len(given):,}. Give ids."
+        )
+    if differing := _differing(rows.labels, chosen, given):
+        raise InputError(
+            "DV409",
+            f"expected the labels of the store's records, got {differing:,} of {len(given):,} that differ: the order "
+            "or the data is another. Give ids= here and to fit_references, or train references on this data.",
+        )
+    return chosen
+
+
+def _texts(ids: NDArray[Any]) -> NDArray[Any]:
+    """(n,) ids as text, numbers without their type: 7, 7.0 and "7" alike."""
+    if ids.ndim != 1:
+        raise InputError("DV409", f"expected (n,) ids, got shape {ids.shape}.")
+    if ids.dtype.kind == "f":
+        whole = np.isfinite(ids) & (np.abs(ids) < 2**53)
+        if whole.all() and (ids == np.round(ids)).all():
+            ids = ids.astype(np.int64)
+    return ids.astype(str)
+
+
+def _positions(stored: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    order = np.argsort(stored, kind="stable")
+    ordered = stored[order]
+    first, last = np.searchsorted(ordered, wanted, "left"), np.searchsorted(ordered, wanted, "right")
+    for what, rows in (("lacks", first == last), ("has more than once", last - first > 1)):
+        if rows.any():
+            few = listed([shown(str(text)) for text in wanted[rows][:100]], limit=3)
+            raise InputError(
+                "DV409",
+                f"expected each id once in the store, got {int(rows.sum()):,} of {len(wanted):,} that it {what}: "
+                f"{few}. Use the ids that fit_references got, one a record.",
+            )
+    return order[first].astype(np.int64)
+
+
+def _differing(stored: NDArray[Any], chosen: NDArray[np.int64], given: NDArray[Any]) -> int:
+    """How many labels differ, as they are or as codes of the sorted classes: evidence holds labels coded."""
+    from divulge.doors.arrays import distinct, is_text
+
+    own = stored[chosen]
+    if own.shape != given.shape:
+        return len(given)
+    if is_text(own) == is_text(given):
+        if is_text(own) or own.dtype.kind != "f" or given.dtype.kind != "f":
+            unlike = own != given
+        else:
+            unlike = ~np.isclose(own, given, rtol=1e-6, atol=0, equal_nan=True)  # one may have been a float32
+        plain = int(unlike.reshape(len(given), -1).any(axis=1).sum())
+    else:
+        plain = len(given)
+    if not plain or own.ndim > 1:
+        return plain
+    classes, codes = distinct(stored)
+    numbers = not is_text(given) and given.dtype.kind in "iub"
+    within = numbers and len(given) > 0 and int(given.min()) >= 0 and int(given.max()) < len(classes)
+    return min(plain, int((codes[chosen] != given).sum())) if within else plain

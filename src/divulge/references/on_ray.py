@@ -8,7 +8,9 @@ from typing import Any
 
 from divulge.clusters import RETRIES, TICK, connected
 from divulge.errors import DivulgeError
-from divulge.references.executors import Failure, Job, Lost, Take, Task, failed, in_worker, none_lost, packed
+from divulge.references.gathering import Lost, failed, none_lost
+from divulge.references.jobs import Failure, Job, Take, Task
+from divulge.references.workers import in_worker, packed
 
 
 def on_ray(task: Task, jobs: Sequence[Job], address: str, take: Take, *, gpus: float = 0) -> None:

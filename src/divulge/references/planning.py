@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from divulge.blocks import cores
 from divulge.errors import DivulgeError, InputError
-from divulge.references.executors import job_seed, pinned
+from divulge.references.jobs import job_seed
+from divulge.references.pinning import pinned
 
 AT_ONCE = 16
 """Models that are trained together where a fit does not say how many it can."""

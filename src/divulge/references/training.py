@@ -19,9 +19,11 @@ from divulge.errors import DivulgeError, InputError
 from divulge.evidence import References
 from divulge.references import executors
 from divulge.references.digests import code_digest, data_digest
-from divulge.references.executors import Job, Take, job_seed, pinned
+from divulge.references.files import Rows
+from divulge.references.jobs import Job, Take, job_seed
 from divulge.references.outputs import KINDS, SIGNALS, coded, kind_of, signals_of
-from divulge.references.store import Recipe, Rows, Store
+from divulge.references.pinning import pinned
+from divulge.references.store import Recipe, Store
 
 logger = logging.getLogger("divulge")
 

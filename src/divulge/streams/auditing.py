@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from divulge import controls as control_family
-from divulge import measuring, pipeline
+from divulge import measuring
 from divulge.attacks import NamedAttack
 from divulge.identity import digest_text
 from divulge.metrics import NamedMetric
+from divulge.preparing import Steps, finished, records_of, setting_of
 from divulge.provenance import provenance
 from divulge.report import Report
 from divulge.roc import Roc
@@ -73,19 +74,19 @@ def audit(
         for at in range(len(merged.partition.labels)):
             yield counts.roc(at, fitted=attack.fitted, effective=effective)
 
-    steps = pipeline.Steps(progress, ran, len(partitions), len(tally.sample.hashes) if trials else 0)
+    steps = Steps(progress, ran, len(partitions), len(tally.sample.hashes) if trials else 0)
     steps.at("measuring")
     right = None if tally.right is None else (int(tally.right[0]), int(tally.right[1]))
     of_all = measuring.of_all(ran, roc_of, partitions, everyones, right, error, lambda: steps.did(1))
     ready = ready_of(plan, tally, statuses) if trials or records else None
     one_by_one = None
     if records and ready is not None:
-        one_by_one = pipeline.records_of(tally.sample.rows, ready, None, seed=seed, error=error, steps=steps)
+        one_by_one = records_of(tally.sample.rows, ready, None, seed=seed, error=error, steps=steps)
     setting = None
     if trials and ready is not None:
         steps.at("controls")
         given, shared = sorted(tally.sample.rows.signals), shared_of(tally)
-        setting = pipeline.setting_of(
+        setting = setting_of(
             ready, of_all.aucs, shared, given, sizes=sizes, effective=effective, seed=seed, steps=steps
         )
         groups = None if tally.groups is None else tally.groups.shared()
@@ -96,8 +97,6 @@ def audit(
     tables = measuring.tables(of_all, rows, statuses, outcomes)
     meta = provenance(found.sketch, ran, digest_text(tally.digest), None, seed=seed, confidence=confidence, min_n=min_n)
     meta["data"] |= {"members": sizes[0], "nonmembers": sizes[1]}
-    meta |= {} if name is None else {"name": str(name)}
-    meta |= {"tests": of_all.tests, "slices": [merged.partition.name for merged in partitions]}
     meta["stream"] = {
         "files": found.files,
         "left_out": found.left_out,
@@ -106,8 +105,8 @@ def audit(
         "sketch": len(found.sketch),
         "sample": {"members": int(tally.sample.rows.member.sum()), "rows": len(tally.sample.hashes)},
     }
-    if one_by_one is not None:
-        tables["records"] = one_by_one.columns
-        meta["records"] = one_by_one.about
     steps.last()
-    return Report({**meta, "verdict": "NOT_GATED", "policy": None}, tables).judged(policy, baseline=baseline)
+    cut = [merged.partition.name for merged in partitions]
+    return finished(
+        meta, tables, of_all.tests, name=name, slices=cut, records=one_by_one, policy=policy, baseline=baseline
+    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge import pipeline, signals
+from divulge import preparing, signals
 from divulge.controls import Shared
 from divulge.controls.records import unusual
 from divulge.copies import MOST_COPIES, are_copies, with_copies_grouped
@@ -129,7 +129,7 @@ def rearranged(part: Slices, attack: str, merged: Merged) -> Histogram:
     return part.counts[attack].gathered(places, len(labels) + 1)
 
 
-def ready_of(plan: Plan, tally: Tally, statuses: list[Row]) -> pipeline.Ready:
+def ready_of(plan: Plan, tally: Tally, statuses: list[Row]) -> preparing.Ready:
     """The sample as an audit in memory has its records."""
     rows = tally.sample.rows
     contents = content_hashes(rows)
@@ -137,4 +137,4 @@ def ready_of(plan: Plan, tally: Tally, statuses: list[Row]) -> pipeline.Ready:
     evidence = plan.prepared(with_copies_grouped(identified(rows, contents), contents))
     scored = [(attack, rank(plan.scores[attack.name](evidence, halves))) for attack in plan.attacks]
     unscored = {name: (int(of[0]), int(of[1])) for name, of in tally.unscored.items()}
-    return pipeline.Ready(evidence, tags(rows.member, halves), scored, statuses, [], unscored)
+    return preparing.Ready(evidence, tags(rows.member, halves), scored, statuses, [], unscored)

@@ -16,7 +16,7 @@ from divulge.attacks import all_named
 from divulge.attacks.threshold import Threshold
 from divulge.errors import InputError
 from divulge.evidence import Evidence
-from divulge.pipeline import check_settings
+from divulge.preparing import check_settings, finished
 from divulge.provenance import provenance
 from divulge.report import Report, Row
 from divulge.signals import NAMES
@@ -65,7 +65,7 @@ def audit_on_device(
     if 0 in sizes:
         raise InputError("DV005", f"expected members and non-members, got {sizes[0]:,} and {sizes[1]:,}: give both")
     stand_in = _stand_in(outputs, labels, kind)
-    check_settings(float(confidence), MIN_N, int(seed))
+    check_settings(float(confidence), seed=int(seed))
     chosen = all_named(attacks, stand_in)
     if other := [
         attack.name for attack in chosen if not isinstance(attack.call, Threshold) or attack.name not in NAMES
@@ -100,9 +100,7 @@ def audit_on_device(
     slices = measuring.of_partitions(measured, chosen, lambda attack, merged: [], [], [], sizes, error, _nothing)
     statuses: list[Row] = [{"attack": name, "status": "ran", "reason": None} for name in names]
     tables = measuring.tables(measured, slices, statuses, controls.run([], None))
-    meta |= {} if name is None else {"name": str(name)}
-    meta |= {"tests": measured.tests, "slices": []}
-    return Report({**meta, "verdict": "NOT_GATED", "policy": None}, tables).judged(None)
+    return finished(meta, tables, tests=measured.tests, name=name)
 
 
 def _stand_in(outputs: Tensor, labels: Tensor | None, kind: str) -> Evidence:
