@@ -1,9 +1,9 @@
-"""A Ray cluster to work on, and what travels to workers that cannot import it."""
+"""A Ray cluster to work on."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,19 +47,3 @@ def connected(address: str, setting: str) -> Iterator[Any]:
     finally:
         if ours:
             ray.shutdown()
-
-
-@contextmanager
-def shipped(modules: Iterable[Any]) -> Iterator[None]:
-    """What these modules define is pickled with its code while the block runs: workers could not import it."""
-    import cloudpickle
-
-    known = cloudpickle.list_registry_pickle_by_value()
-    added = [module for module in modules if module.__name__ not in known]
-    for module in added:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        for module in added:
-            cloudpickle.unregister_pickle_by_value(module)

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from divulge.clusters import shipped
 from divulge.doors.arrays import to_array
 from divulge.errors import DivulgeError, InputError
 from divulge.fits import as_fit
+from divulge.shipping import shipped
 
 logger = logging.getLogger("divulge")
 

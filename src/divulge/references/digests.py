@@ -15,7 +15,6 @@ import functools
 import hashlib
 import importlib.util
 import sys
-import sysconfig
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -26,6 +25,7 @@ import numpy as np
 
 from divulge.doors.names import shown
 from divulge.errors import InputError
+from divulge.shipping import installed
 
 UNREAD = "data="
 """A tag that starts so stands for what cannot be read."""
@@ -272,7 +272,7 @@ class _Reader:
         return False
 
     def function(self, function: types.FunctionType) -> None:
-        if _installed(function.__module__):
+        if installed(function.__module__):
             self.named(function)
             return
         if self.again(function):
@@ -295,7 +295,7 @@ class _Reader:
             self.module(name)
 
     def type(self, kind: type) -> None:
-        if _installed(_home(kind)):
+        if installed(_home(kind)):
             self.named(kind)
             return
         if self.again(kind):
@@ -313,7 +313,7 @@ class _Reader:
 
     def module(self, name: str) -> None:
         """A library by its version, a user's module by its file."""
-        if _installed(name):
+        if installed(name):
             self.say("library", name, _version(name))
             return
         try:
@@ -333,7 +333,7 @@ class _Reader:
 
     def pickled(self, value: Any) -> None:
         """Anything else by what it would be pickled from: its class, and its state."""
-        if is_dataclass(value) and not _installed(_home(type(value))):
+        if is_dataclass(value) and not installed(_home(type(value))):
             self.say("dataclass")
             self.read(type(value))
             for field in fields(value):
@@ -400,30 +400,6 @@ def _imports(code: types.CodeType) -> list[str]:
     }
     inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     return sorted(found.union(*(_imports(part) for part in inner)))
-
-
-@functools.cache
-def _installed(module: str | None) -> bool:
-    """Whether a module is Python's own or was installed, and so has a version; the user's own are read."""
-    if not module or module == "__main__":
-        return False
-    root = module.partition(".")[0]
-    if root in sys.builtin_module_names or root in sys.stdlib_module_names or root == __name__.partition(".")[0]:
-        return True  # divulge itself, wherever it lies
-    file = getattr(sys.modules.get(root), "__file__", None)
-    if file is None:
-        try:
-            found = importlib.util.find_spec(root)
-        except (ImportError, ValueError, AttributeError):
-            return False
-        if found is None:
-            return False
-        file = found.origin or next(iter(found.submodule_search_locations or ()), "")
-    places = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
-    path = Path(file)
-    return {"site-packages", "dist-packages"} & set(path.parts) != set() or any(
-        place is not None and path.is_relative_to(place) for place in places
-    )
 
 
 @functools.cache

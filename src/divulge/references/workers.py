@@ -14,14 +14,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from divulge.clusters import TICK, shipped
-from divulge.doors.names import shown
+from divulge.clusters import TICK
 from divulge.errors import InputError
 from divulge.references.jobs import Failure, Job, Task
 from divulge.references.pinning import pinned
+from divulge.shipping import pickled
 
 ABSENT = "the task's file is not on this worker's machine"
 
@@ -96,33 +95,16 @@ def _end_with(parent: int, folder: str) -> None:
 
 
 def packed(task: Task) -> bytes:
-    """The task's bytes, functions of the user's own module included, which workers may not find by name.
+    """The task's bytes.
 
     Raises:
         InputError: DV405, what cannot be sent.
     """
-    import cloudpickle
-
-    try:
-        with shipped(_own_module(task)):
-            return bytes(cloudpickle.dumps(task, protocol=pickle.HIGHEST_PROTOCOL))
-    except Exception as error:  # each type says in its own way that it cannot be pickled
-        raise InputError(
-            "DV405",
-            f"expected a fit and data that can be sent to other processes, got {type(error).__name__}: "
-            f"{shown(str(error))}. Open files, connections and locks inside fit; or use executor=None, a loop.",
-        ) from error
-
-
-def _own_module(task: Task) -> list[ModuleType]:
-    """The module of a task's fit, where it is a file of the user's own."""
-    from divulge.references.digests import _installed
-
-    fit = getattr(task, "fit", None)
-    name = getattr(fit, "__module__", None) or type(fit).__module__
-    if name in ("__main__", __name__) or name.partition(".")[0] == "divulge" or _installed(name):
-        return []
-    return [sys.modules[name]] if name in sys.modules else []
+    return pickled(
+        task,
+        expected="a fit and data that can be sent to other processes",
+        hint="Open files, connections and locks inside fit; or use executor=None, a loop.",
+    )
 
 
 @contextmanager

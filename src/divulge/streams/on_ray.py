@@ -7,22 +7,20 @@ that Ray begins again, after a worker or a node was lost, changes nothing.
 
 from __future__ import annotations
 
-import io
 import logging
 import pickle
 import platform
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
-from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from divulge.blocks import alone, one_thread_each
-from divulge.clusters import RETRIES, TICK, connected, shipped
+from divulge.clusters import RETRIES, TICK, connected
 from divulge.doors.names import shown
 from divulge.errors import InputError
+from divulge.shipping import pickled
 from divulge.streams.batches import PART, Part
 from divulge.streams.tally import Bounds, Tally
 from divulge.version import VERSION
@@ -60,7 +58,11 @@ def tallies(
     """
     if not parts:
         return
-    payload = _pickled(work)
+    payload = pickled(
+        work,
+        expected="attacks and slices that can be sent to other processes",
+        hint="Open files, connections and locks when they are called, or use engine='threads'.",
+    )
     with connected(engine, "engine='ray'") as ray:
         yield from _run(ray, payload, parts, workers, bounds)
 
@@ -190,43 +192,6 @@ def _taken(ray: Any, reference: Any, bundle: Parts) -> Found:
             f"({type(error).__name__}: {shown(str(error))}). Mostly memory ran out: use fewer workers, or a smaller "
             "block. Files that were counted are in the checkpoint, where there is one.",
         ) from error
-
-
-def _pickled(work: Work) -> bytes:
-    """With the code of the user's own modules, which workers may not find by name.
-
-    Raises:
-        InputError: DV405, it cannot be sent.
-    """
-    import cloudpickle
-
-    own: dict[str, ModuleType] = {}
-
-    class Looking(cloudpickle.Pickler):  # type: ignore[misc]
-        def persistent_id(self, thing: object) -> None:
-            if isinstance(thing, FunctionType | type) and _is_own(thing.__module__):
-                own[thing.__module__] = sys.modules[thing.__module__]
-
-    try:
-        while True:
-            known = len(own)
-            with shipped(own.values()):
-                Looking(io.BytesIO(), protocol=pickle.HIGHEST_PROTOCOL).dump(work)
-                if len(own) == known:  # what is sent with its code may name further modules
-                    return bytes(cloudpickle.dumps(work, protocol=pickle.HIGHEST_PROTOCOL))
-    except Exception as error:  # each type says in its own way that it cannot be pickled
-        raise InputError(
-            "DV405",
-            f"expected attacks and slices that can be sent to other processes, got {type(error).__name__}: "
-            f"{shown(str(error))}. Open files, connections and locks when they are called, or use engine='threads'.",
-        ) from error
-
-
-def _is_own(module: str | None) -> bool:
-    """Whether it is a file of the user's own, which is not installed."""
-    from divulge.references.digests import _installed
-
-    return module not in (None, "__main__") and module in sys.modules and not _installed(module)
 
 
 # ----------------------------------------------------------------------------------------------------- on a worker
