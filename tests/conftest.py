@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
-from divulge import attacks
+from divulge.attacks.budgets import BUDGETS, quick
 
 # A shared machine may be slow at any moment; and what CI looks at should not depend on the day.
 settings.register_profile("divulge", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -25,13 +25,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
 
     What depends on the default set itself is marked `default_budget`.
     """
-    before = attacks.BUDGETS["default"]
+    before = BUDGETS["default"]
     if item.get_closest_marker("default_budget") is None:
-        attacks.BUDGETS["default"] = attacks.quick
+        BUDGETS["default"] = quick
     try:
         return (yield)
     finally:
-        attacks.BUDGETS["default"] = before
+        BUDGETS["default"] = before
 
 
 @pytest.fixture

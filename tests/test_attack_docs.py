@@ -12,7 +12,7 @@ import pytest
 
 from divulge import Evidence, Report
 from divulge.attacks import BUDGETS, named
-from divulge.attacks.learned import MODELS
+from divulge.attacks.classifiers import MODELS
 from divulge.cli import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"

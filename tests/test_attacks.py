@@ -22,11 +22,9 @@ from divulge.attacks import (
     Threshold,
     Traces,
     all_named,
-    default,
     named,
-    quick,
-    thorough,
 )
+from divulge.attacks.budgets import default, quick, thorough
 from divulge.attacks.reference import RATIO_BASE
 from divulge.attacks.threshold import FOLDS, POOLED_ROWS
 from divulge.folds import folds, halves

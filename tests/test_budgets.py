@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 import divulge
 from divulge import Evidence, InputError, Unavailable
-from divulge.attacks import BUDGETS, ClassWise, Learned, Quantile, Threshold, Traces, all_named, named, thorough
+from divulge.attacks import BUDGETS, ClassWise, Learned, Quantile, Threshold, Traces, all_named, named
+from divulge.attacks.budgets import thorough
 from divulge.cli import main, terminal
 from simulations import LEAKS, refuted
 

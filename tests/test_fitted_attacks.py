@@ -13,7 +13,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from divulge import Evidence, InputError, Unavailable, signals
-from divulge.attacks import AttackR, ClassWise, LabelOnly, Learned, Lira, Quantile, Threshold, Traces, learned
+from divulge.attacks import (
+    AttackR,
+    ClassWise,
+    LabelOnly,
+    Learned,
+    Lira,
+    Quantile,
+    Threshold,
+    Traces,
+    classifiers,
+    learned,
+)
 from divulge.attacks.columns import read_columns
 from divulge.attacks.knowledge import read_outputs
 from divulge.attacks.quantile import FEWEST, FOLDS
@@ -27,7 +38,7 @@ KNOWN = ("age", "city", "class", "features")
 ATTACKS = [
     ClassWise(),
     ClassWise("modified_entropy"),
-    *(Learned(model) for model in learned.MODELS),
+    *(Learned(model) for model in classifiers.MODELS),
     Learned("logistic", KNOWN),
     Learned("boosting", KNOWN),
     Quantile("class"),
@@ -201,7 +212,7 @@ def test_without_a_leak_it_is_at_chance(attack):
     assert 0.5 - 0.035 < np.mean(aucs) < 0.5 + 0.02  # 3 standard errors of a mean of 20; some lean below
 
 
-@pytest.mark.parametrize("model", learned.MODELS)
+@pytest.mark.parametrize("model", classifiers.MODELS)
 def test_the_scorer_says_what_the_classifier_says_that_was_fitted_to_the_sample(model):
     """Twin: scikit-learn's own decision_function or predict_proba."""
     sample, others = parts_of(toy(n=2000, leak=1.5))

@@ -19,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 import divulge
 from divulge import Evidence, InputError, Unavailable
 from divulge.attacks import Learned, Threshold, all_named, named
-from divulge.attacks.learned import FEWEST, FEWEST_FOR_MLP, FOLDS, MODELS
+from divulge.attacks.classifiers import MODELS
+from divulge.attacks.learned import FEWEST, FEWEST_FOR_MLP, FOLDS
 from divulge.attacks.per_class import FEW, STRENGTH, WIDEST, PerClass, features, ridge_logistic
 from divulge.folds import folds
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from divulge import attacks as attack_family
 from divulge import intervals, metrics, selection
 from divulge.attacks import NamedAttack
+from divulge.attacks.attack import without_address
 from divulge.controls import shared_records
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
@@ -359,7 +360,7 @@ def _attacks_of(report: Report, evidence: Evidence) -> tuple[list[NamedAttack], 
         except (InputError, Unavailable):
             attack = None
         provenance = report.meta.get("attacks", {}).get(row["attack"])
-        if attack is None or attack_family.without_address(repr(attack.call)) != provenance:
+        if attack is None or without_address(repr(attack.call)) != provenance:
             return [], f"the attack {str(row['attack'])[:40]} is a function of one's own and cannot be repeated here"
         found.append(attack)
     return found, None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from divulge.attacks import NamedAttack, without_address
+from divulge.attacks.attack import NamedAttack, without_address
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.hashes import STEP, array_hashes

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import per_class
+from divulge.attacks.classifiers import (
+    COSTS,
+    MODELS,
+    Classifier,
+    InFullBlocks,
+    RowByRow,
+    fitted_on,
+    gives_scores,
+    log_odds_of,
+    new_classifier,
+)
 from divulge.attacks.columns import FEATURES, Encoding, column_names, read_columns
 from divulge.attacks.knowledge import Answers, Table, read_outputs
 from divulge.attacks.row_by_row import (
@@ -18,7 +28,6 @@ from divulge.attacks.row_by_row import (
     binned,
     in_canonical_order,
     outer_limits,
-    product,
     row_by_row,
     steady,
     tame,
@@ -33,18 +42,6 @@ if TYPE_CHECKING:
 FOLDS = 5
 FEWEST = 10  # records of a side that a fit needs
 FEWEST_FOR_MLP = 200  # with fewer it stops by too few held-out ones, and misses what is there
-_COSTS = {"logistic": 40.0, "per_class": 75.0, "spline": 250.0, "boosting": 500.0, "knn": 400.0, "mlp": 800.0}
-MODELS = tuple(_COSTS)
-_FULL = 1024  # rows that a user's classifier scores at a time
-_SUREST = 1e-12  # a probability of a user's classifier is kept this far from 0 and 1
-
-
-class Classifier(Protocol):
-    """A scikit-learn classifier: `fit(x, y)`, and `decision_function` or `predict_proba`."""
-
-    def fit(self, x: Any, y: Any) -> Any:
-        """Fit on (n, d) and (n,) bool."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class Learned:
     @property
     def cost(self) -> float:
         """About how many times as long as a threshold attack it takes."""
-        return _COSTS.get(str(self.model), 500.0) * (3 if FEATURES in self.columns else 1)
+        return COSTS.get(str(self.model), 500.0) * (3 if FEATURES in self.columns else 1)
 
     def __call__(self, evidence: Evidence, rng: np.random.Generator) -> NDArray[np.float64]:
         """(n,) float64 log-odds of membership, NaN where an output or a signal is."""
@@ -123,7 +120,7 @@ class Learned:
 
         def scored(k: int) -> NDArray[np.float64]:
             fit, rows = fold != k, fold == k
-            return _log_odds(_fitted(self.estimator(evidence, seeds[k], int(fit.sum())), x[fit], y[fit]), x[rows])
+            return log_odds_of(fitted_on(self.estimator(evidence, seeds[k], int(fit.sum())), x[fit], y[fit]), x[rows])
 
         scores = np.full(len(evidence), np.nan)
         if _says_nothing(answers):
@@ -158,7 +155,7 @@ class Learned:
         fresh = self.estimator(sample, seed, len(x))
         if self.model == "knn":
             fresh.set_params(kneighborsclassifier__algorithm="kd_tree")  # else by BLAS, in blocks
-        (estimator,) = in_parallel_alone(lambda estimator: _fitted(estimator, x, y), [fresh])
+        (estimator,) = in_parallel_alone(lambda estimator: fitted_on(estimator, x, y), [fresh])
         if self.model in ("logistic", "spline", "mlp"):
             estimator = RowByRow(estimator)
         elif isinstance(estimator, per_class.PerClass):
@@ -206,7 +203,7 @@ class Learned:
     def estimator(self, evidence: Evidence, seed: int, rows: int) -> Any:
         """A classifier of its kind for so many rows of this evidence's table, not fitted."""
         if isinstance(self.model, str):
-            return _new(self.model, evidence, seed, rows)
+            return new_classifier(self.model, evidence, seed, rows)
         from sklearn.base import clone
 
         fresh = clone(self.model)
@@ -253,125 +250,10 @@ class LearnedScorer:
         known = np.isfinite(x.sum(axis=1, dtype=np.float64))
         scores = np.where(known, 0.0, np.nan)
         if self.estimator is not None and known.any():
-            scores[known] = _log_odds(self.estimator, x[known])
+            scores[known] = log_odds_of(self.estimator, x[known])
         return scores
-
-
-class RowByRow:
-    """A fitted pipeline that ends in a linear model or a network, its sums taken in the order of the columns.
-
-    Args:
-        pipeline: fitted; its steps but the last work on each value by itself.
-    """
-
-    def __init__(self, pipeline: Any) -> None:
-        self._before, last = pipeline[:-1], pipeline[-1]
-        linear = hasattr(last, "coef_")
-        self._layers = (
-            [(last.coef_.T, last.intercept_)] if linear else list(zip(last.coefs_, last.intercepts_, strict=True))
-        )
-        self._most = np.inf if linear else -np.log(_SUREST)  # as a probability is
-
-    def decision_function(self, x: Table) -> NDArray[np.float64]:
-        """(n,) log-odds."""
-        found = self._before.transform(x)
-        for weights, intercept in self._layers[:-1]:
-            found = np.maximum(product(found, weights) + intercept, 0)
-        weights, intercept = self._layers[-1]
-        return np.asarray(np.clip((product(found, weights) + intercept)[:, 0], -self._most, self._most))
-
-
-class InFullBlocks:
-    """A fitted classifier that is asked for 1,024 rows at once, never fewer: BLAS takes other ways for other shapes.
-
-    Args:
-        estimator: fitted, with `decision_function` or `predict_proba`.
-    """
-
-    def __init__(self, estimator: Any) -> None:
-        self._estimator = estimator
-
-    def decision_function(self, x: Table) -> NDArray[np.float64]:
-        """(n,) log-odds."""
-        found = np.empty(len(x))
-        for start in range(0, len(x), _FULL):
-            rows = x[start : start + _FULL]
-            found[start : start + _FULL] = _log_odds(self._estimator, np.resize(rows, (_FULL, x.shape[1])))[: len(rows)]
-        return found
-
-
-def gives_scores(model: object) -> bool:
-    """Whether it is a classifier that can be an attack: an instance, with more to say than a yes or no.
-
-    >>> gives_scores("logistic")
-    False
-    """
-    scores = hasattr(model, "decision_function") or hasattr(model, "predict_proba")
-    return scores and not isinstance(model, type) and hasattr(model, "fit") and hasattr(model, "get_params")
-
-
-def _logistic(c: float = 1.0) -> Any:
-    """newton-cholesky: many rows, few columns; one small system an iteration."""
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=c, solver="newton-cholesky", class_weight="balanced")
-
-
-def _new(model: str, evidence: Evidence, seed: int, rows: int) -> Any:
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import SplineTransformer, StandardScaler
-
-    if model == "boosting":
-        from sklearn.ensemble import HistGradientBoostingClassifier
-
-        return HistGradientBoostingClassifier(
-            max_iter=100,
-            learning_rate=0.05,
-            max_leaf_nodes=15,
-            min_samples_leaf=40,
-            l2_regularization=1.0,
-            early_stopping=False,
-            random_state=seed,
-        )
-    if model == "mlp":
-        from sklearn.neural_network import MLPClassifier
-
-        network = MLPClassifier(
-            (64, 32), alpha=1e-3, early_stopping=True, n_iter_no_change=5, max_iter=200, random_state=seed
-        )
-        return make_pipeline(StandardScaler(), network)
-    if model == "knn":
-        from sklearn.neighbors import KNeighborsClassifier
-
-        return make_pipeline(StandardScaler(), KNeighborsClassifier(n_neighbors=min(50, rows // 4)))
-    if model == "spline":
-        curves = SplineTransformer(5, knots="quantile")
-        return make_pipeline(StandardScaler(), curves, StandardScaler(), _logistic(0.1))
-    pooled = make_pipeline(StandardScaler(), _logistic())
-    if model == "logistic":
-        return pooled
-    return per_class.PerClass(pooled, per_class.features(evidence.take(slice(1))).shape[1] - 1)
 
 
 def _says_nothing(answers: Table) -> bool:
     """All rows are alike: a fit would give its rounding errors."""
     return np.array_equal(answers.min(axis=0), answers.max(axis=0))
-
-
-def _fitted(estimator: Any, x: Table, y: NDArray[np.bool_]) -> Any:
-    """The same, fitted; both sides weigh alike where it takes weights."""
-    share = float(y.mean())
-    if "sample_weight" in inspect.signature(estimator.fit).parameters:
-        weight = np.where(y, 0.5 / share, 0.5 / (1 - share))
-        estimator.fit(x, y, sample_weight=weight)
-    else:
-        estimator.fit(x, y)
-    return estimator
-
-
-def _log_odds(estimator: Any, unseen: Table) -> NDArray[np.float64]:
-    """(m,) log-odds of membership."""
-    if hasattr(estimator, "decision_function"):
-        return np.asarray(estimator.decision_function(unseen), np.float64)
-    p = np.clip(np.asarray(estimator.predict_proba(unseen), np.float64), _SUREST, 1 - _SUREST)
-    return np.asarray(np.log(p[:, 1]) - np.log(p[:, 0]))

@@ -19,7 +19,7 @@ from divulge.metrics import FPRS, NAN, allowed_rank, too_few
 from divulge.roc import exact
 
 if TYPE_CHECKING:
-    from divulge.attacks import Attack
+    from divulge.attacks.attack import Attack
     from divulge.evidence import Evidence, References
 
 PSEUDO_TARGETS = 8

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.atomic import replacing
-from divulge.attacks import without_address
+from divulge.attacks.attack import without_address
 from divulge.doors.archives import damaged, read_arrays, write_arrays
 from divulge.doors.tables import Overrides
 from divulge.errors import InputError
