@@ -45,7 +45,7 @@ def train(fit: Torch, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> 
     >>> train(Torch(dict, epochs=1, optimizer=dict), (np.eye(2), [0, 1]), [], [])
     []
     """
-    from divulge.fits.torch import as_tensors, place
+    from divulge.fits.tensors import as_tensors, place
 
     if not rows:
         return []
@@ -143,7 +143,7 @@ class _Stack:
         self._check_stacked(few, expected)
 
     def _few(self, data: Any) -> Any:
-        from divulge.fits.torch import as_tensors, place
+        from divulge.fits.tensors import as_tensors, place
 
         return as_tensors(take(data[0], np.arange(min(FEW, len(data[1])))), *place(self.module))
 
@@ -176,7 +176,7 @@ class _Stack:
         import torch
 
         from divulge.adapters.torch import logits_of
-        from divulge.fits.torch import arguments
+        from divulge.fits.tensors import arguments
 
         def one(parameters: Any, buffers: Any, inputs: Any) -> Any:
             given, named = arguments(self.module, inputs)
@@ -197,7 +197,7 @@ class _Stack:
             n: how many rows there are.
             stop: ends the training where it is.
         """
-        from divulge.fits.torch import chosen, on_device
+        from divulge.fits.tensors import chosen, on_device
 
         fit, b = self.fit, len(rows)
         shared = fit.batches == "shared"
@@ -262,7 +262,7 @@ class _Stack:
         """Of model i: its weights stay where they are in the stack."""
         import torch
 
-        from divulge.fits.torch import arguments, scores
+        from divulge.fits.tensors import arguments, scores
 
         def predict(data: Any, rows: NDArray[np.int64], query: int) -> NDArray[Any]:
             module = copy.deepcopy(self.module)  # its mode changes for a while: other threads have their own
@@ -297,7 +297,7 @@ def _scored(module: Any, few: Any) -> Any:
     import torch
 
     from divulge.adapters.torch import evaluating
-    from divulge.fits.torch import called
+    from divulge.fits.tensors import called
 
     with evaluating(module), torch.no_grad():
         return called(module, few)
@@ -312,7 +312,7 @@ def _kind(module: Any, data: Any) -> tuple[bool, bool]:
     """
     import torch
 
-    from divulge.fits.torch import as_tensors, called, chosen, place
+    from divulge.fits.tensors import as_tensors, called, chosen, place
 
     inputs = as_tensors(take(data[0], np.arange(min(LOOKED_AT, len(data[1])))), *place(module))
     other = _unlike(inputs, FEW - 1)
