@@ -282,7 +282,7 @@ def test_wrong_calls_say_what_is_wrong():
         ("DV004", "59 rows, there are 60", lambda: canaries.evidence(outputs=np.zeros((59, 3)))),
         ("DV412", "expected the model, or outputs=", lambda: canaries.evidence()),
         ("DV412", "got both", lambda: canaries.evidence(print, outputs=np.zeros((60, 3)))),
-        ("DV412", "coins fell alike", lambda: none.evidence(outputs=np.zeros((1, 3)))),
+        ("DV412", "coins came up the same", lambda: none.evidence(outputs=np.zeros((1, 3)))),
         ("DV003", r"expected \(60,\) finite", lambda: canaries.epsilon(np.full(60, np.nan))),
         ("DV412", "41 guesses of 40", lambda: canaries.epsilon(np.zeros(60), guesses=41)),
         ("DV412", "0 guesses of 0", lambda: coins(10, doubled=10).epsilon(np.zeros(10))),

@@ -122,7 +122,9 @@ class Canaries:
         """
         sides = [np.flatnonzero(self.included), np.flatnonzero(~self.included)]
         if not all(map(len, sides)):
-            raise InputError("DV412", f"all {len(self)} coins fell alike, so no two sides can be told: plant more")
+            raise InputError(
+                "DV412", f"all {len(self)} coins came up the same, so one side is empty: plant more canaries"
+            )
         numbers = np.arange(len(self))
         if outputs is None:
             if model is None:
@@ -154,7 +156,7 @@ class Canaries:
         The guesses are fixed in advance: of canaries that are once in training, the highest-scored half of `guesses`
         are guessed to be in, the lowest-scored half to be out. Canaries of several copies are left out: a bound on them
         is one of several records together. It bounds the training's epsilon because these canaries are records that one
-        may have; what it says of is these canaries, not ordinary records, which may be better protected.
+        may have; it speaks of these canaries, not of ordinary records, which may be better protected.
 
         Args:
             scores: (k,) of all canaries, higher = more member-like, by an attack that did not see the coins.

@@ -35,7 +35,7 @@ def demo_command(folder: str) -> int:
     look = terminal.look(sys.stdout)
     terminal.out(
         "Two classifiers of scikit-learn's digits, trained on the same 797 images and\n"
-        "audited with those and 1,000 others. Both read new digits about equally well;\n"
+        "audited with those and 1,000 others. Both classify new digits about equally well;\n"
         "the overfit one tells which images it was trained on.\n\n"
     )
     terminal.out(text_runs.render_comparison(shown.comparison, **look))

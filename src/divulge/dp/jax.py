@@ -221,7 +221,9 @@ def private_keras(
             raise InputError("DV503", "private training takes no steps_per_execution and no gradient accumulation.")
         x, y = (keras.tree.map_structure(np.asarray, part) for part in (x, y))
         if any(part.shape[:1] != (records,) for part in keras.tree.flatten((x, y))):
-            raise InputError("DV504", f"{records} records were declared, and the data are others.")
+            raise InputError(
+                "DV504", f"expected the {records:,} records that were declared, got {len(keras.tree.flatten(x)[0]):,}."
+            )
         per_epoch = options.get("steps_per_epoch") or max(1, records // batch_size)
         coming = (epochs - options.get("initial_epoch", 0)) * per_epoch
         if taken + coming > steps:

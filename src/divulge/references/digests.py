@@ -264,7 +264,7 @@ class _Reader:
         self.read(code.co_consts)
 
     def again(self, value: Any) -> bool:
-        """Whether this was read before; if so, it stands as the how manieth it was."""
+        """Whether this was read before; if so, it stands by its number among those met."""
         if value in self.met:
             self.say("again", str(self.met[value]))
             return True

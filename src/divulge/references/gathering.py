@@ -117,7 +117,7 @@ def none_lost(lost: Lost) -> None:
         numbers = listed([job.number for job in lost.jobs], limit=8)
         raise InputError(
             "DV404",
-            f"expected workers that live until their models are trained, got models {numbers} without an end "
+            f"expected workers that live until their models are trained, got models {numbers} that never finished "
             f"({type(lost.error).__name__}: {shown(str(lost.error))}). Mostly memory ran out: use fewer workers. "
             "Finished models are kept in the store, where there is one.",
         ) from lost.error

@@ -43,7 +43,7 @@ def with_references(evidence: Evidence, store: str) -> Evidence:
             f"the store {store} has {count:,} records, the evidence {len(evidence):,}; expected the same. {add}",
         )
     if labels is None:
-        raise InputError("DV409", f"the evidence has no labels to see by that its records are those of {store}. {add}")
+        raise InputError("DV409", f"the evidence has no labels to check its records against those of {store}. {add}")
     for order in _orders(known.member, count):
         agree = known.member is None or bool((known.member[order] == evidence.member).all())
         if agree and _alike(known.labels[order], labels):
