@@ -25,11 +25,11 @@ from divulge.attacks import (
     named,
 )
 from divulge.attacks.budgets import default, quick, thorough
+from divulge.attacks.choosing import Chosen
 from divulge.attacks.reference import RATIO_BASE
 from divulge.attacks.threshold import FOLDS, POOLED_ROWS
 from divulge.folds import folds, halves
-from divulge.references.choosing import Chosen
-from divulge.references.outputs import signals_of
+from divulge.model_outputs import signals_of
 from divulge.roc import exact
 
 

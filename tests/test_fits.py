@@ -21,7 +21,7 @@ from divulge.errors import InputError
 from divulge.fits import Jax, Keras, LightGBM, Sklearn, Torch, XGBoost, as_fit
 from divulge.fits.outputs import codes_of
 from divulge.fits.sklearn import prepared
-from divulge.references.outputs import kind_of, signals_of
+from divulge.model_outputs import kind_of, signals_of
 
 N, CLASSES = 160, 4
 EVERYONE = np.arange(N)

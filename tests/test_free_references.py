@@ -40,10 +40,10 @@ from sklearn.tree import DecisionTreeClassifier
 from divulge import Evidence
 from divulge.attacks.reference import Difficulty, Ratio
 from divulge.errors import InputError
+from divulge.model_outputs import signals_of
 from divulge.references.bagged import references_from_bagging
 from divulge.references.free import references_from_base, references_from_cv, references_from_outputs
 from divulge.references.left_out import deal
-from divulge.references.outputs import signals_of
 from divulge.signals import signal
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))

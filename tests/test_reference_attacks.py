@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 from divulge import Evidence, InputError, References, Unavailable, audit, design, references_from_outputs
 from divulge.attacks import AttackR, Difficulty, Lira, Ratio, Rmia, all_named, named
+from divulge.attacks.choosing import Chosen, candidates, choose, pseudo_targets
 from divulge.attacks.moments import means, prior, sides
 from divulge.attacks.reference import RATIO_BASE, declared, every
 from divulge.controls import OF_REFERENCES
-from divulge.references.choosing import Chosen, candidates, choose, pseudo_targets
-from divulge.references.outputs import signals_of
+from divulge.model_outputs import signals_of
 
 RNG = np.random.default_rng(0)
 SEEDS = range(int(os.environ.get("DIVULGE_SEEDS", "20")))

@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_info
 
 from divulge import DivulgeError, InputError
 from divulge.evidence import Evidence
+from divulge.model_outputs import SIGNALS
 from divulge.references import design, fit_references
 from divulge.references.executors import _stops_held, in_processes
 from divulge.references.gathering import gather
 from divulge.references.jobs import Failure, Job, job_seed
-from divulge.references.outputs import SIGNALS
 from divulge.references.pinning import pinned
 from divulge.references.training import ASKED
 from divulge.signals import signal as signal_of
@@ -550,7 +550,7 @@ def test_workers_that_are_always_killed_are_given_up_and_the_others_models_are_k
     with pytest.raises(InputError) as caught:
         trained(fit, executor="processes", workers=1, store=tmp_path / "store")
     assert caught.value.code == "DV404"
-    assert "models 1 without" in str(caught.value)
+    assert "models 1 that never finished" in str(caught.value)
     assert len(list((tmp_path / "store").glob("[!.]*.npy"))) == 3
     assert len((tmp_path / "deaths").read_text()) == 5  # once with the others, then once and three times again
 

@@ -20,7 +20,7 @@ from divulge.doors.arrays import distinct, to_array
 from divulge.empirical_epsilon import epsilon_one_run
 from divulge.errors import InputError
 from divulge.evidence import Evidence
-from divulge.references.outputs import kind_of
+from divulge.model_outputs import kind_of
 
 KINDS = ("mislabelled", "duplicated", "out_of_distribution")
 

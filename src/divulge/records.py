@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import AttackR, Difficulty, Lira, NamedAttack, Ratio, Rmia
+from divulge.attacks.choosing import Chosen
 from divulge.attacks.moments import references_of, target_of
 from divulge.errors import Unavailable
 from divulge.folds import folds
@@ -31,7 +32,6 @@ from divulge.influence import (
     stability,
 )
 from divulge.naming_members import RATE, MemberList, member_list, sizes_of
-from divulge.references.choosing import Chosen
 from divulge.report import RECORD_COLUMNS
 
 if TYPE_CHECKING:

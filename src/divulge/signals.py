@@ -98,6 +98,16 @@ def _is_tempered(name: str) -> bool:
     return name.startswith("log_prob@T=") and not math.isnan(_temperature(name))
 
 
+def floor_of(probs: NDArray[Any]) -> float:
+    """Half the smallest probability above 0: what a 0 is taken for, so that it is no outlier of the logarithms.
+
+    >>> floor_of(np.array([[0.0, 1.0], [0.5, 0.5]]))
+    0.25
+    """
+    smallest = float(np.min(probs, initial=1.0, where=probs > 0))
+    return max(smallest / 2, 1e-37)
+
+
 def why_unavailable(evidence: Evidence, name: str) -> str | None:
     """Why this evidence does not give a signal, or None where it does.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from divulge.blocks import over_rows
 from divulge.errors import Unavailable
-from divulge.signals import NAMES, compute, why_unavailable
+from divulge.signals import NAMES, compute, floor_of, why_unavailable
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence
@@ -227,16 +227,6 @@ def _of_regression(outputs: NDArray[Any]) -> Table:
 def _log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     z = z - z.max(axis=1, keepdims=True)
     return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
-
-
-def floor_of(probs: NDArray[Any]) -> float:
-    """Half the smallest probability above 0: what a 0 is taken for, so that it is no outlier of the logarithms.
-
-    >>> floor_of(np.array([[0.0, 1.0], [0.5, 0.5]]))
-    0.25
-    """
-    smallest = float(np.min(probs, initial=1.0, where=probs > 0))
-    return max(smallest / 2, 1e-37)
 
 
 def floor_of_kind(evidence: Evidence) -> float:

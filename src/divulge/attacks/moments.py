@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from divulge.blocks import over_rows
 from divulge.errors import Unavailable
+from divulge.model_outputs import signals_of
 from divulge.signals import signal, why_unavailable
 
 if TYPE_CHECKING:
@@ -106,8 +107,6 @@ def target_of(evidence: Evidence, name: str) -> Floats:
     if references.target is not None and name in references.target:
         return np.asarray(references.target[name], np.float64)
     if evidence.kind == "probs" and evidence.outputs is not None and evidence.labels is not None:
-        from divulge.references.outputs import signals_of
-
         return np.asarray(signals_of(evidence.outputs, evidence.labels, [name], "probs")[0], np.float64)[:, None]
     return np.asarray(signal(evidence, name), np.float64)[:, None]
 

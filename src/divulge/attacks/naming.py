@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from divulge import signals
 from divulge.attacks.attack import Attack, NamedAttack, without_address
 from divulge.attacks.budgets import BUDGETS, thorough
+from divulge.attacks.choosing import Chosen
 from divulge.attacks.label_only import LabelOnly
 from divulge.attacks.learned import Learned
 from divulge.attacks.moments import VARIANCES
@@ -88,7 +89,7 @@ _FAMILIES: dict[str, Callable[..., Attack]] = {
     "ratio": lambda *words: _ratio(words),
     "rmia": lambda *words: Rmia(**_settings(words, {"gamma": float})),
     "difficulty": lambda *words: Difficulty(**_settings(words, {"signal": str})),
-    "references": lambda *by: _chosen(*by),
+    "references": lambda *by: Chosen(*by),
     "attack_r": lambda *words: AttackR(**_settings(words, {"signal": str})),
 }
 
@@ -113,12 +114,6 @@ def _lira(words: tuple[str, ...]) -> Lira:
     if any(len(found) > 1 for found in chosen.values()):
         raise TypeError(words)
     return Lira(**{name: found[0] for name, found in chosen.items() if found}, **_settings(rest, {"signal": str}))
-
-
-def _chosen(*by: str) -> Attack:
-    from divulge.references.choosing import Chosen  # it tries the attacks that are named here
-
-    return Chosen(*by)
 
 
 def _ratio(words: tuple[str, ...]) -> Ratio:

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from divulge.doors.arrays import to_array
 from divulge.errors import InputError
 from divulge.evidence import References
+from divulge.model_outputs import SIGNALS, signals_of
 from divulge.references.free import BLOCK, check_fitted, codes_of, names_of, references_of, rows_of
-from divulge.references.outputs import SIGNALS, signals_of
 
 logger = logging.getLogger("divulge")
 

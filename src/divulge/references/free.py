@@ -17,8 +17,8 @@ from divulge.adapters.records import count, origins, take
 from divulge.doors.arrays import distinct, is_text, to_array
 from divulge.errors import InputError
 from divulge.evidence import References, Source
+from divulge.model_outputs import SIGNALS, coded, kind_of, signals_of
 from divulge.references.left_out import Rows, check_shuffled, deal, repetitions
-from divulge.references.outputs import SIGNALS, coded, kind_of, signals_of
 
 BLOCK = 16_384
 """Records that a model is asked about at once."""
@@ -231,7 +231,7 @@ def references_from_base(
         `References` of (1, n, 1) signals, nothing trained on, source "base".
 
     Raises:
-        InputError: as `divulge.references.outputs.signals_of`.
+        InputError: as `divulge.model_outputs.signals_of`.
 
     >>> references_from_base([[0.0, 0.0], [2.0, 0.0]], [1, 1]).signals["log_odds"][0, :, 0].tolist()
     [0.0, -2.0]
@@ -267,7 +267,7 @@ def references_from_outputs(
 
     Raises:
         InputError: DV003, DV004, shapes; DV056, models of which some look like logits and some like probabilities; else
-            as `divulge.references.outputs.signals_of`.
+            as `divulge.model_outputs.signals_of`.
 
     >>> outputs = np.array([[[0.0, 1.0], [3.0, 0.0]], [[0.0, 2.0], [1.0, 0.0]]])
     >>> references = references_from_outputs(outputs, [[True, False], [False, True]], [1, 0])

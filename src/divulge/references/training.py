@@ -17,11 +17,11 @@ from divulge.doors.arrays import to_array
 from divulge.doors.names import shown
 from divulge.errors import DivulgeError, InputError
 from divulge.evidence import References
+from divulge.model_outputs import KINDS, SIGNALS, coded, kind_of, signals_of
 from divulge.references import executors
 from divulge.references.digests import code_digest, data_digest
 from divulge.references.files import Rows
 from divulge.references.jobs import Job, Take, job_seed
-from divulge.references.outputs import KINDS, SIGNALS, coded, kind_of, signals_of
 from divulge.references.pinning import pinned
 from divulge.references.store import Recipe, Store
 
@@ -73,7 +73,7 @@ def fit_references(
             estimator with fit and get_params becomes one. A fit with gpus (a float) asks Ray for as many a model.
         data: passed on as it is; (x, y) mostly. It must be readable by its content for a store (arrays, tables, lists).
         trained_on: (r, n) bool, of `design`.
-        labels: (n,) or (n, c), as of `divulge.references.outputs.signals_of`; default: data[1] of (x, y).
+        labels: (n,) or (n, c), as of `divulge.model_outputs.signals_of`; default: data[1] of (x, y).
         signal: a name or several, as of `divulge.signals.signal`; default: log_odds and log_prob@T=2, of a regression
             (float labels other than 0 and 1) loss.
         queries: q, how often each record is asked for.

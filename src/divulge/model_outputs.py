@@ -1,4 +1,4 @@
-"""From a reference model's outputs to the signals that attacks read."""
+"""From a model's outputs, as models give them, to the signals that attacks with references read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from divulge.attacks.knowledge import floor_of
 from divulge.doors.arrays import distinct
 from divulge.errors import InputError
 from divulge.evidence import Evidence, Kind
-from divulge.signals import compute
+from divulge.signals import compute, floor_of
 
 KINDS = ("logits", "probs", "predictions")
 SIGNALS = ("log_odds", "log_prob@T=2")
