@@ -197,7 +197,10 @@ def test_null_random_membership_raises_few_alarms_and_bends_no_tail(model):
         # A member is as likely as any of 200 others to be one of the ten highest of 201.
         rates.append((scores[evidence.member] > others[9]).mean() - 10 / 201)
     assert binomtest(alarms, seeds, error / 2, alternative="greater").pvalue > 0.01, alarms
-    assert abs(np.mean(rates)) < 4 * np.std(rates) / np.sqrt(seeds), np.mean(rates)
+    # A non-member that lies high raises what is expected of the other folds, never of its own: pooled, members lean
+    # below chance (.047 for .050 by classes of 67 non-members), and never above.
+    noise = np.std(rates) / np.sqrt(seeds)
+    assert -0.1 * 10 / 201 - 4 * noise < np.mean(rates) < 3 * noise, np.mean(rates)
 
 
 # -------------------------------------------------------------------------------------------- what it may be given
