@@ -18,6 +18,7 @@ from divulge.doors.tables import Overrides
 from divulge.files import to_arrays
 from divulge.streams import Stream, planning
 from divulge.streams.checkpoints import Checkpoint
+from divulge.streams.dealing import Block, placed
 from divulge.streams.tally import added
 
 FILES, ROWS = 12, 80
@@ -117,13 +118,15 @@ def kinds():
 def test_what_is_kept_is_what_was_counted(tmp_path, evidence):
     cuts = [] if evidence.labels is None or evidence.labels.dtype.kind == "f" else ["class"]
     cuts += evidence.columns
-    plan, _ = planning.planned(evidence, attacks="loss", slices=cuts, seed=1, sample=5)
-    tally = added(plan, [evidence.take(slice(0, 41)), evidence.take(slice(41, None))])
-    Checkpoint.of(evidence, plan, Overrides(), tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
+    sketch = placed(evidence, np.arange(len(evidence), dtype=np.uint64))
+    plan, _ = planning.planned(sketch, attacks="loss", slices=cuts, seed=1, sample=5)
+    cut = [Block(evidence.take(rows), "a", rows.start) for rows in (slice(0, 41), slice(41, None))]
+    tally = added(plan, cut)
+    Checkpoint.of(sketch, plan, Overrides(), tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
     found = Checkpoint.load(tmp_path / "kept.npz")
     found.check(plan, Overrides(), {"a": (1, 2), "b": (3, 4)})
     assert found.files == {"a": (1, 2)}
-    for ours, theirs in ((evidence, found.sketch), (tally.sample.rows, found.tally.sample.rows)):
+    for ours, theirs in ((sketch, found.sketch), (tally.sample.rows, found.tally.sample.rows)):
         before, after = to_arrays(ours), to_arrays(theirs)
         assert before.keys() == after.keys()
         for name in before:

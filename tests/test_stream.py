@@ -26,6 +26,7 @@ from divulge.scoring import scores_of, with_signals
 from divulge.slices import by_column
 from divulge.streams import Stream, measured, planning, reading
 from divulge.streams.batches import listed, parts_of
+from divulge.streams.dealing import Block, dealing_of, placed
 from divulge.streams.sketches import UNITS
 from divulge.streams.tally import BITS, SLICE_BITS, added
 
@@ -194,7 +195,9 @@ def test_near_the_exact_path_with_the_same_halves_and_digest(by_hash, keyed):
     more = {"ids": np.arange(4000)} if keyed == "ids" else {"groups": np.arange(4000) // 3} if keyed == "groups" else {}
     evidence = toy(4000, **more)
     contents = identity.content_hashes(evidence)
-    assert (folds.halves_of_block(evidence, contents, 3) == folds.halves(evidence, 3)).all()
+    dealing = dealing_of(with_places(evidence))
+    assert dealing.by == {"nothing": "contents"}.get(keyed, keyed)
+    assert (dealing.halves(evidence, contents, 3) == folds.halves(evidence, 3)).all()
     how = {"attacks": ["loss", "entropy"], "slices": ["class", "sex"], "controls": (), "seed": 3}
     memory, streamed = audit(evidence, **how), audit(blocks(evidence, 999, 1000), **how)
     assert memory.meta["data"] == streamed.meta["data"]
@@ -607,14 +610,23 @@ def test_effective_shares_of_many_units_are_near(monkeypatch, groups):
     assert found == pytest.approx(expected, rel=0.05) and UNITS > 2000
 
 
+def numbered(parts):
+    """Blocks of one table, each with its place."""
+    return [Block(part, f"block {at}", 0) for at, part in enumerate(parts)]
+
+
+def with_places(evidence):
+    return placed(evidence, np.arange(len(evidence), dtype=np.uint64))
+
+
 def tally_of(parts):
     """What is counted of blocks, by the loss alone."""
     plan, _ = planning.planned(
-        parts[0], attacks="loss" if parts[0].signals else "confidence", slices=[], seed=0, sample=10
+        with_places(parts[0]), attacks="loss" if parts[0].signals else "confidence", slices=[], seed=0, sample=10
     )
     total = None
-    for part in parts:
-        counted = added(plan, [part])
+    for block in numbered(parts):
+        counted = added(plan, [block])
         total = counted if total is None else total + counted
     return total
 
@@ -626,7 +638,7 @@ def test_what_is_left_out_at_once_would_not_have_stayed(monkeypatch):
     plan, _ = planning.planned(evidence, attacks="loss", slices=[], seed=0, sample=10)
     for seed in range(10):
         rows = evidence.take(np.random.default_rng(seed).permutation(900))
-        at_once, bit_by_bit = added(plan, [rows]), added(plan, blocks(rows, *range(30, 900, 30)))
+        at_once, bit_by_bit = added(plan, numbered([rows])), added(plan, numbered(blocks(rows, *range(30, 900, 30))))
         for name in ("ids", "groups", "copies"):
             ours, theirs = getattr(at_once, name), getattr(bit_by_bit, name)
             assert len(ours.hashes) == 5

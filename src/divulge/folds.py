@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.hashes import Hashes, array_hashes
-from divulge.identity import row_hashes, sided
+from divulge.identity import row_hashes
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence
@@ -59,7 +59,7 @@ def folds(evidence: Evidence, k: int, seed: int) -> NDArray[np.uint8]:
 
 def _spread(hashes: Hashes, stratum: NDArray[np.uint8], k: int) -> NDArray[np.uint8]:
     """(u,) fold of each unit: equal parts of the hash's range, or of its ranks where units are few."""
-    fold = _by_range(hashes, k)
+    fold = by_range(hashes, k)
     for value, size in enumerate(np.bincount(stratum)):
         if 0 < size < EXACT_BELOW:
             units = np.flatnonzero(stratum == value)
@@ -68,8 +68,8 @@ def _spread(hashes: Hashes, stratum: NDArray[np.uint8], k: int) -> NDArray[np.ui
     return fold
 
 
-def _by_range(hashes: Hashes, k: int) -> NDArray[np.uint8]:
-    """Equal parts of the hashes' range."""
+def by_range(hashes: Hashes, k: int) -> NDArray[np.uint8]:
+    """(u,) 0..k-1: equal parts of the hashes' range."""
     return ((hashes >> np.uint64(32)) * np.uint64(k) >> np.uint64(32)).astype(np.uint8)
 
 
@@ -94,25 +94,3 @@ def effective_shares(member: NDArray[np.bool_], groups: NDArray[Any] | None) -> 
         sizes = np.unique(hashes[side], return_counts=True)[1].astype(float)
         shares.append(float(sizes.sum() / np.square(sizes).sum()))
     return shares[0], shares[1]
-
-
-def halves_of_block(evidence: Evidence, contents: Hashes, seed: int) -> NDArray[np.uint8]:
-    """(n,) 0 or 1: `halves` of some rows of a stream, as many rows have them, by their hashes alone.
-
-    Args:
-        evidence: n records.
-        contents: their `content_hashes`.
-        seed: as in `halves`.
-
-    >>> from divulge.evidence import Evidence
-    >>> from divulge.identity import content_hashes
-    >>> evidence = Evidence(member=np.arange(8) < 4, ids=np.arange(8))
-    >>> len(set(halves_of_block(evidence, content_hashes(evidence), 0).tolist()))
-    2
-    """
-    if evidence.groups is not None:
-        hashes = array_hashes(evidence.groups, seed)
-    else:
-        ids = evidence.ids
-        hashes = array_hashes(sided(contents, evidence.member) if ids is None else array_hashes(ids), seed)
-    return _by_range(hashes, 2)

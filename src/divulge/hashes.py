@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ def hasher_of(array: NDArray[Any], seed: int, decimals: int | None = None) -> Ca
     """A function from a block of rows to their hashes."""
     if array.dtype.kind in "OUST":
         return _text_hashes(array, seed).__getitem__
-    array = array.reshape(len(array), -1)
+    array = array.reshape(len(array), math.prod(array.shape[1:]))
     size = array.dtype.itemsize if decimals is None else np.dtype(np.float32).itemsize
     width = array.shape[1] * size
     word = np.dtype(np.uint64 if width % 8 == 0 else f"u{size}")

@@ -187,7 +187,7 @@ def tpr_bounds(roc: Roc, fpr: float | NDArray[np.float64], error: float | NDArra
     rank_low = np.floor((np.maximum(below, 0) + 1) * thin[1]).astype(np.int64) - 1
     rank_high = np.ceil((above + 1) * thin[1]).astype(np.int64) - 1
     low = intervals.clopper_pearson_lower(roc.above_rank(rank_low)[0] / thin[0], m, quarter)
-    high = intervals.clopper_pearson_upper(roc.above_rank(rank_high)[0] / thin[0], m, quarter)
+    high = intervals.clopper_pearson_upper(roc.most_above_rank(rank_high) / thin[0], m, quarter)
     return intervals.Bounds(np.where(below >= 0, low, 0.0), np.where(above < math.floor(n), high, 1.0))
 
 

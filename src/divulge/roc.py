@@ -23,6 +23,9 @@ TAG_BITS = 2  # two bits of a sort key hold side and half
 _CODE_SHIFT = 32 + TAG_BITS
 _BLOCK = 1 << 15
 DENSE = 1 << 18  # bins of all slices together up to which empty ones are counted in: 8 MB
+SPILLED_AT = (0.001, 0.01, 0.05, 0.5)  # false-positive rates at which a bin must not hold too much
+LARGEST_SPILL = 0.25  # of such a rate, that the bin at its rank may hold
+FEWEST_BEYOND = 10  # rows beyond such a rank, to know it by
 
 
 class CrossFit(NamedTuple):
@@ -74,6 +77,7 @@ class Roc:
             independent: the AUC's standard error is widened by sqrt(2).
         effective: how many independent rows each member, each non-member counts as: 1, or less where rows come in
             groups. Intervals are as wide as if there were only so many.
+        binned: a threshold is the edge of a bin, whose rows may differ in truth.
 
     >>> roc = exact(np.array([.9, .8, .3, .1]), np.array([1, 0, 1, 0], bool), np.array([0, 0, 1, 1]))
     >>> roc.tp.sum(axis=0).tolist(), roc.placement.auc
@@ -87,6 +91,7 @@ class Roc:
     nonmembers: NDArray[np.int64]
     fitted: bool = False
     effective: tuple[float, float] = (1.0, 1.0)
+    binned: bool = False
 
     @property
     def tp_all(self) -> Counts:
@@ -161,6 +166,13 @@ class Roc:
         at = np.searchsorted(self.fp_all, np.asarray(rank + 1, self.fp_all.dtype))  # else numpy converts all of it
         at = np.minimum(at, len(self.fp_all)) - 1
         return self.tp[:, at].sum(axis=0, dtype=np.int64), self.fp_all[at].astype(np.int64)
+
+    def most_above_rank(self, rank: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Members that may lie above the (rank + 1)-th largest non-member score: where that is in a bin, all of it."""
+        if not self.binned:
+            return self.above_rank(rank)[0]
+        at = np.searchsorted(self.fp_all, np.asarray(rank + 1, self.fp_all.dtype))
+        return np.asarray(self.tp[:, np.minimum(at, len(self.fp_all) - 1)].sum(axis=0, dtype=np.int64))
 
 
 def peak(tp: Counts, fp: Counts, members: int, nonmembers: int) -> tuple[int, float]:
@@ -405,8 +417,10 @@ class Histogram:
         np.add.at(counts, places, self.counts)
         return Histogram(self.bins, counts, self.bits)
 
-    def roc(self, index: int = 0, *, fitted: bool = False, effective: tuple[float, float] = (1.0, 1.0)) -> Roc:
-        """The Roc of one slice; fitted, effective: see `Roc`."""
+    def roc(
+        self, index: int = 0, *, fitted: bool = False, effective: tuple[float, float] = (1.0, 1.0), centre: float = 0.0
+    ) -> Roc:
+        """The Roc of one slice; fitted, effective: see `Roc`; centre: see `cells_of`."""
         filled = np.flatnonzero(self.counts[index].any(axis=1))[::-1]
         running = np.zeros((4, len(filled) + 1), np.int64)
         np.cumsum(self.counts[index][filled].T, axis=1, out=running[:, 1:])
@@ -414,17 +428,61 @@ class Histogram:
         thresholds = Ranked(~lowest, None).scores(~lowest)
         thresholds[np.isnan(thresholds)] = -np.inf  # the lowest bin starts among the bit patterns of NaN
         totals = running[:, -1]
-        return Roc(thresholds, running[:2], running[2:], totals[:2], totals[2:], fitted, effective)
+        thresholds = thresholds + centre if centre else thresholds
+        return Roc(thresholds, running[:2], running[2:], totals[:2], totals[2:], fitted, effective, binned=True)
 
 
-def cells_of(scores: Floats, bits: int) -> NDArray[np.uint32]:
+def cells_of(scores: Floats, bits: int, centre: float = 0.0) -> NDArray[np.uint32]:
     """(n,) the bin of each score: the leading bits of the float32, in the scores' order; NaN in the lowest.
+
+    Args:
+        scores: (n,) float.
+        bits: 2**bits bins.
+        centre: what is taken off the scores first; bins are narrowest about it.
 
     >>> cells_of(np.array([-1.0, 0.0, 1.0]), 2).tolist()
     [1, 2, 2]
     """
     with np.errstate(over="ignore"):
-        narrow = np.asarray(scores).astype(np.float32)
+        scores = np.asarray(scores)
+        narrow = (scores - scores.dtype.type(centre) if centre else scores).astype(np.float32)
     if not np.isfinite(narrow).all():
         narrow = np.where(np.isnan(narrow), np.float32(-np.inf), np.minimum(narrow, np.finfo(np.float32).max))
     return np.asarray(ordered_bits(narrow) >> np.uint32(32 - bits))
+
+
+def centre_of(nonmembers: Floats, bits: int) -> float:
+    """Where bins should be narrowest, so that low false-positive rates are met: 0, if bins as they are will do.
+
+    Bins are narrow about 0, where the highest losses lie. Of a probability, or of scores far from 0, one bin may hold
+    many times the rows that a low rate allows.
+
+    Args:
+        nonmembers: (n,) scores of some non-members, higher = more member-like.
+        bits: 2**bits bins.
+
+    >>> centre_of(np.random.default_rng(0).normal(size=10_000), 16)
+    0.0
+    >>> round(centre_of(np.random.default_rng(0).normal(-500, 1, size=10_000), 16))
+    -498
+    """
+    scores = np.sort(nonmembers[np.isfinite(nonmembers)].astype(np.float64))
+    if not len(scores):
+        return 0.0
+    candidates = [0.0, *np.quantile(scores, [0.999, 0.99, 0.5], method="nearest").tolist()]
+    spill = [_spill(scores, bits, centre) for centre in candidates]
+    return 0.0 if spill[0] <= LARGEST_SPILL else candidates[int(np.argmin(spill))]
+
+
+def _spill(scores: NDArray[np.float64], bits: int, centre: float) -> float:
+    """The largest share of a low false-positive rate that the bin at its rank holds, where its rows differ."""
+    cells = cells_of(scores, bits, centre)  # rising, as the scores are
+    worst = 0.0
+    for fpr in SPILLED_AT:
+        if fpr * len(cells) < FEWEST_BEYOND:
+            continue
+        at = cells[min(int((1 - fpr) * len(cells)), len(cells) - 1)]
+        first, last = np.searchsorted(cells, at), np.searchsorted(cells, at, side="right") - 1
+        if scores[first] < scores[last]:
+            worst = max(worst, (last - first) / len(cells) / fpr)
+    return worst

@@ -19,6 +19,7 @@ from divulge.provenance import provenance
 from divulge.report import Report
 from divulge.roc import Roc
 from divulge.slices import Merged, Slicer
+from divulge.streams.dealing import unplaced
 from divulge.streams.measured import effective_of, in_order, merged_of, ready_of, rearranged, said, shared_of
 from divulge.streams.planning import planned
 from divulge.streams.reading import Progress, one_sided, read
@@ -67,12 +68,13 @@ def audit(
     partitions = [merged_of(part, labels, min_n) for part, labels in zip(tally.slices, ordered, strict=True)]
 
     def roc_of(attack: NamedAttack) -> Roc:
-        return tally.everyone[attack.name].roc(fitted=attack.fitted, effective=effective)
+        counts, centre = tally.everyone[attack.name], plan.centres[attack.name]
+        return counts.roc(fitted=attack.fitted, effective=effective, centre=centre)
 
     def slice_rocs(attack: NamedAttack, merged: Merged) -> Iterator[Roc]:
         counts = rearranged(cuts[merged.partition.name], attack.name, merged)
         for at in range(len(merged.partition.labels)):
-            yield counts.roc(at, fitted=attack.fitted, effective=effective)
+            yield counts.roc(at, fitted=attack.fitted, effective=effective, centre=plan.centres[attack.name])
 
     steps = Steps(progress, ran, len(partitions), len(tally.sample.hashes) if trials else 0)
     steps.at("measuring")
@@ -81,7 +83,7 @@ def audit(
     ready = ready_of(plan, tally, statuses) if trials or records else None
     one_by_one = None
     if records and ready is not None:
-        one_by_one = records_of(tally.sample.rows, ready, None, seed=seed, error=error, steps=steps)
+        one_by_one = records_of(unplaced(tally.sample.rows), ready, None, seed=seed, error=error, steps=steps)
     setting = None
     if trials and ready is not None:
         steps.at("controls")

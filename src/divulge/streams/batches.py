@@ -9,11 +9,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from divulge.doors.archives import damaged
 from divulge.doors.names import shown
 from divulge.doors.tables import Overrides
 from divulge.errors import InputError
 from divulge.files import from_arrow_table, parquet_files
+from divulge.streams.dealing import Block, placed, places_of, unplaced
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +32,8 @@ SEEN = 1 << 14  # rows that it reads of each
 class Part(NamedTuple):
     """Some row groups of a file: what one worker reads at a time.
 
+    starts: the row of the file at which each begins.
+
     >>> Part(Path("a.parquet"), (0, 1), 2000).rows
     2000
     """
@@ -36,6 +41,7 @@ class Part(NamedTuple):
     file: Path
     row_groups: tuple[int, ...]
     rows: int
+    starts: tuple[int, ...] = (0,)
 
 
 def listed(source: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[Path]:
@@ -75,19 +81,22 @@ def parts_of(file: Path) -> list[Part]:
     """
     with _opened(file) as parquet:
         rows = [parquet.metadata.row_group(at).num_rows for at in range(parquet.metadata.num_row_groups)]
+    starts = list(itertools.accumulate(rows, initial=0))
     parts: list[Part] = []
     begun: list[int] = []
-    size = 0
+
+    def part() -> Part:
+        return Part(file, tuple(begun), sum(rows[at] for at in begun), tuple(starts[at] for at in begun))
+
     for at in filter(rows.__getitem__, range(len(rows))):
         begun.append(at)
-        size += rows[at]
-        if size >= PART:
-            parts.append(Part(file, tuple(begun), size))
-            begun, size = [], 0
-    return [*parts, Part(file, tuple(begun), size)] if begun else parts
+        if part().rows >= PART:
+            parts.append(part())
+            begun = []
+    return [*parts, part()] if begun else parts
 
 
-def blocks_of(part: Part, overrides: Overrides, like: Evidence, rows: int = BLOCK) -> Iterator[Evidence]:
+def blocks_of(part: Part, overrides: Overrides, like: Evidence, rows: int = BLOCK) -> Iterator[Block]:
     """The records of a part, so many at a time.
 
     Args:
@@ -99,11 +108,13 @@ def blocks_of(part: Part, overrides: Overrides, like: Evidence, rows: int = BLOC
     Raises:
         InputError: DV032, a damaged file; else as the doors.
     """
+    row = part.starts[0]
     for table in _tables(part, rows):
         try:
-            yield from_arrow_table(table, part.file, overrides, like)
+            yield Block(from_arrow_table(table, part.file, overrides, like), part.file.name, row)
         except InputError as error:
             raise InputError(error.code, f"{part.file}: {error.message}") from error
+        row += len(table)
 
 
 def of_tables(tables: Iterable[object], overrides: Overrides) -> Iterator[Evidence]:
@@ -127,20 +138,20 @@ def of_tables(tables: Iterable[object], overrides: Overrides) -> Iterator[Eviden
     like: Evidence | None = None
     one_sided = InputError("DV005", "the tables hold no records. Expected members and non-members.")
     for at, found in enumerate(tables):
-        begun.append((Path(f"table {at}"), _as_table(found)))
-        if not len(begun[-1][1]):
+        begun.append(Seen(Path(f"table {at}"), _as_table(found), 0))
+        if not len(begun[-1].table):
             begun.pop()
             continue
         if like is None:
             try:
-                like = _together(begun, overrides)
+                like = unplaced(_together(begun, overrides))
             except InputError as error:
                 if error.code != "DV005":
                     raise
                 one_sided = error
                 continue
-        for name, table in begun:
-            yield from_arrow_table(table, name, overrides, like)
+        for one in begun:
+            yield from_arrow_table(one.table, one.file, overrides, like)
         begun = []
     if like is None:
         raise one_sided
@@ -160,7 +171,7 @@ def _as_table(found: object) -> pa.Table:
 
 
 def sketched(parts: Sequence[Part], overrides: Overrides) -> Evidence:
-    """Records from a few row groups spread over all files: what the columns are, and a sample to fit attacks on.
+    """Records, `placed`, of a few row groups all over the files: what the columns are, and a sample to fit attacks on.
 
     Where these hold one side only, more are read until both are there. Files that cannot be read, or not together with
     most others, are left to be named when they are counted.
@@ -168,7 +179,11 @@ def sketched(parts: Sequence[Part], overrides: Overrides) -> Evidence:
     Raises:
         InputError: as the doors; DV005, no members or no non-members in all that there is.
     """
-    groups = [Part(part.file, (at,), 0) for part in parts for at in part.row_groups]
+    groups = [
+        Part(part.file, (at,), 0, (start,))
+        for part in parts
+        for at, start in zip(part.row_groups, part.starts, strict=True)
+    ]
     looks = min(LOOKS, len(groups))
     broken: list[InputError] = []
     tables = list(_seen((groups[at * len(groups) // looks] for at in range(looks)), 1, broken))
@@ -180,25 +195,32 @@ def sketched(parts: Sequence[Part], overrides: Overrides) -> Evidence:
         if error.code != "DV005":
             if most := _most(tables, overrides):
                 return _together(most, overrides)
-            raise InputError(error.code, f"{tables[0][0]}: {error.message}") from error
+            raise InputError(error.code, f"{tables[0].file}: {error.message}") from error
         one_sided = error
     rest = _seen(groups, None, [])
-    few = (tables[0][0], tables[0][1].slice(0, 1))
+    few = tables[0]._replace(table=tables[0].table.slice(0, 1))
     for other in rest:
         if _fails(overrides, few, other) != "DV005":
             return _together([*tables, other, *itertools.islice(rest, LOOKS - 1)], overrides)
     raise one_sided
 
 
-Seen = tuple[Path, "pa.Table"]
+class Seen(NamedTuple):
+    """Some rows of a file, and the place of the first."""
+
+    file: Path
+    table: pa.Table
+    first: int
 
 
 def _seen(groups: Iterable[Part], most: int | None, broken: list[InputError]) -> Iterator[Seen]:
     """The first rows of row groups, `SEEN` at a time, at most so many times; what cannot be read goes to `broken`."""
     for group in groups:
         try:
+            row = group.starts[0]
             for table in itertools.islice(_tables(group, SEEN), most):
-                yield group.file, table
+                yield Seen(group.file, table, row)
+                row += len(table)
         except InputError as error:
             broken.append(error)
 
@@ -206,13 +228,15 @@ def _seen(groups: Iterable[Part], most: int | None, broken: list[InputError]) ->
 def _together(tables: Sequence[Seen], overrides: Overrides) -> Evidence:
     import pyarrow as pa
 
-    file, first = tables[0]
+    first = tables[0]
     try:
-        whole = pa.concat_tables([table for _, table in tables], promote_options="permissive")
+        whole = pa.concat_tables([one.table for one in tables], promote_options="permissive")
     except pa.ArrowException as error:
         reason = shown(str(error).partition("\n")[0])
         raise InputError("DV018", f"the files do not have the same columns: {reason}") from error
-    return from_arrow_table(whole.replace_schema_metadata(first.schema.metadata), file, overrides)
+    rows = from_arrow_table(whole.replace_schema_metadata(first.table.schema.metadata), first.file, overrides)
+    places = [places_of(one.file.name, one.first, len(one.table)) for one in tables]
+    return placed(rows, np.concatenate(places))
 
 
 def _fails(overrides: Overrides, *tables: Seen) -> str | None:

@@ -20,11 +20,12 @@ from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.files import from_arrays, to_arrays
 from divulge.roc import Histogram
-from divulge.streams.sketches import Sample, Units
+from divulge.streams.dealing import placed, unplaced
+from divulge.streams.sketches import Sample, Squares, Units
 from divulge.streams.tally import BITS, SLICE_BITS, Plan, Slices, Tally
 from divulge.version import VERSION
 
-FORM = 1
+FORM = 2
 Arrays = dict[str, NDArray[Any]]
 Stamp = tuple[int, int]
 
@@ -82,7 +83,7 @@ class Checkpoint:
     def save(self, path: str | PathLike[str]) -> None:
         """Write it, whole or not at all."""
         arrays: Arrays = {"asked": _text(self.asked), "files": _text(json.dumps(self.files))}
-        arrays |= {f"sketch {name}": array for name, array in to_arrays(self.sketch).items()}
+        arrays |= _of_rows("sketch", self.sketch)
         arrays |= {} if self.tally is None else _of_tally(self.tally)
         with replacing(path) as temporary:
             write_arrays(temporary, arrays)
@@ -100,7 +101,7 @@ class Checkpoint:
         arrays = read_arrays(where)
         try:
             files = {name: (int(size), int(at)) for name, (size, at) in json.loads(_read(arrays["files"])).items()}
-            sketch = from_arrays(_under(arrays, "sketch "))
+            sketch = _rows(arrays, "sketch", None)
             tally = _tally(arrays, sketch) if "rows" in arrays else None
             return cls(sketch, _read(arrays["asked"]), tally, files, where)
         except (KeyError, TypeError, ValueError, InputError) as error:
@@ -157,12 +158,26 @@ def _of_tally(tally: Tally) -> Arrays:
         for number, part in enumerate(tally.slices):
             arrays |= _of_histogram(f"slices {number} {at}", part.counts[name])
     arrays["sample size"], arrays["sample hashes"] = np.array(tally.sample.size), tally.sample.hashes
-    arrays |= {f"sample rows {name}": array for name, array in to_arrays(tally.sample.rows).items()}
+    arrays |= _of_rows("sample rows", tally.sample.rows)
     for name, units in (("copies", tally.copies), ("ids", tally.ids), ("groups", tally.groups)):
         if units is not None:
             columns = {"hashes": units.hashes, "members": units.members, "nonmembers": units.nonmembers}
             arrays |= {f"{name} {column}": array for column, array in columns.items()}
+    if tally.sizes is not None:
+        arrays["sizes"] = tally.sizes.sums
     return arrays
+
+
+def _of_rows(name: str, rows: Evidence) -> Arrays:
+    """Places, which are no ids of the user's, apart."""
+    plain = unplaced(rows)
+    arrays = {f"{name} {field}": array for field, array in to_arrays(plain).items()}
+    return arrays if plain is rows or rows.ids is None else {**arrays, f"places of {name}": rows.ids}
+
+
+def _rows(arrays: Arrays, name: str, like: Evidence | None) -> Evidence:
+    rows = from_arrays(_under(arrays, f"{name} "), like=like)
+    return placed(rows, arrays[f"places of {name}"]) if f"places of {name}" in arrays else rows
 
 
 def _of_histogram(name: str, counts: Histogram) -> Arrays:
@@ -178,9 +193,7 @@ def _tally(arrays: Arrays, sketch: Evidence) -> Tally:
         )
         for number, (name, labels, both) in enumerate(names["slices"])
     )
-    sample = Sample(
-        from_arrays(_under(arrays, "sample rows "), like=sketch), arrays["sample hashes"], int(arrays["sample size"])
-    )
+    sample = Sample(_rows(arrays, "sample rows", unplaced(sketch)), arrays["sample hashes"], int(arrays["sample size"]))
     copies = _units(arrays, "copies")
     if copies is None:
         raise KeyError("copies")
@@ -195,6 +208,7 @@ def _tally(arrays: Arrays, sketch: Evidence) -> Tally:
         copies,
         _units(arrays, "ids"),
         _units(arrays, "groups"),
+        Squares(arrays["sizes"]) if "sizes" in arrays else None,
     )
 
 

@@ -14,11 +14,11 @@ from divulge.controls import Shared
 from divulge.controls.records import unusual
 from divulge.copies import MOST_COPIES, are_copies, with_copies_grouped
 from divulge.evidence import Evidence
-from divulge.folds import halves_of_block
 from divulge.identity import content_hashes, identified
 from divulge.report import Row
 from divulge.roc import Histogram, rank, tags
 from divulge.slices import MISSING, REST, Merged, Partition
+from divulge.streams.sketches import Units
 from divulge.streams.tally import Plan, Slices, Tally
 
 
@@ -35,7 +35,7 @@ def said(statuses: Sequence[Row], plan: Plan, tally: Tally) -> list[Row]:
 def effective_of(tally: Tally) -> tuple[float, float]:
     """See `folds.effective_shares`; of groups, else of copies of a record."""
     if tally.groups is not None:
-        return tally.groups.effective()
+        return _of_groups(tally.groups, tally)
     copies = tally.copies
     both = copies.members + copies.nonmembers
     several = (both > 1) & (both <= MOST_COPIES)
@@ -46,6 +46,14 @@ def effective_of(tally: Tally) -> tuple[float, float]:
         _share(sizes[few].astype(np.float64), copies.seen * float(rows))
         for sizes, rows in zip((copies.members, copies.nonmembers), tally.rows, strict=True)
     )
+    return members, nonmembers
+
+
+def _of_groups(groups: Units, tally: Tally) -> tuple[float, float]:
+    """Of all groups where they were counted one by one; of more by the sum of their squared sizes."""
+    if groups.complete or tally.sizes is None:
+        return groups.effective()
+    members, nonmembers = (min(1.0, float(rows) / tally.sizes.of_side(side)) for side, rows in enumerate(tally.rows))
     return members, nonmembers
 
 
@@ -133,7 +141,7 @@ def ready_of(plan: Plan, tally: Tally, statuses: list[Row]) -> preparing.Ready:
     """The sample as an audit in memory has its records."""
     rows = tally.sample.rows
     contents = content_hashes(rows)
-    halves = halves_of_block(rows, contents, plan.seed)
+    halves = plan.dealing.halves(rows, contents, plan.seed)
     evidence = plan.prepared(with_copies_grouped(identified(rows, contents), contents))
     scored = [(attack, rank(plan.scores[attack.name](evidence, halves))) for attack in plan.attacks]
     unscored = {name: (int(of[0]), int(of[1])) for name, of in tally.unscored.items()}

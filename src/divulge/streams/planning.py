@@ -17,13 +17,15 @@ from divulge import slices as slice_family
 from divulge.attacks import NamedAttack
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
-from divulge.folds import halves_of_block
 from divulge.identity import content_hashes
 from divulge.report import Row
+from divulge.roc import centre_of
 from divulge.slices import Slicer
-from divulge.streams.tally import Plan
+from divulge.streams.dealing import dealing_of, unplaced
+from divulge.streams.tally import BITS, Plan
 
 FITTED_ON = 50_000  # rows a side that an attack is fitted on, of each half
+LOOKED_AT = 1 << 15  # rows whose scores say where bins should be narrow
 TRIED = 512  # rows on which is tried whether a score depends on other rows
 
 
@@ -65,19 +67,30 @@ class Plain:
 def planned(
     sketch: Evidence, *, attacks: Any, slices: Sequence[str | Slicer], seed: int, sample: int
 ) -> tuple[Plan, list[Row]]:
-    """What is counted, from what the sketch says; and how attacks that cannot run fared."""
+    """What is counted, from what the sketch says; and how attacks that cannot run fared.
+
+    Args:
+        sketch: some records, `placed`.
+        attacks, slices, seed: as of `audit`.
+        sample: rows a side that are kept.
+    """
+    dealing, known, sketch = dealing_of(sketch), sketch, unplaced(sketch)
     chosen = attack_family.all_named(attacks, sketch)
     slicers = tuple(slice_family.settled(slice_family.named(slicer, sketch), sketch) for slicer in slices)
     names = [slice_family.checked(slicer(sketch), len(sketch)).name for slicer in slicers]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError("DV053", f"two partitions are called {min(twice)!r}: ask for each once")
     ready = with_signals(sketch, tuple(chosen))
-    halves = halves_of_block(ready, content_hashes(sketch), seed)
+    halves = dealing.halves(known, content_hashes(sketch), seed)
+    few = np.linspace(0, len(ready) - 1, min(LOOKED_AT, len(ready))).astype(np.int64)
+    some = ready.take(few)
     scores: dict[str, Any] = {}
+    centres: dict[str, float] = {}
     statuses: list[Row] = []
     for attack in chosen:
         try:
             scores[attack.name] = _score_of(attack, ready, halves, seed)
+            centres[attack.name] = centre_of(scores[attack.name](some, halves[few])[~some.member], BITS)
         except Unavailable as reason:
             if attack.required:
                 raise Unavailable(f"the attack {attack.name} cannot run: {reason.message}") from reason
@@ -86,7 +99,7 @@ def planned(
         reasons = "; ".join(f"{row['attack']}: {row['reason']}" for row in statuses)
         raise Unavailable(f"no attack could run on this stream ({reasons})")
     ran = tuple(attack for attack in chosen if attack.name in scores)
-    return Plan(ran, scores, slicers, partial(with_signals, attacks=ran), seed, sample), statuses
+    return Plan(ran, scores, slicers, partial(with_signals, attacks=ran), dealing, centres, seed, sample), statuses
 
 
 def with_signals(block: Evidence, attacks: Sequence[NamedAttack]) -> Evidence:

@@ -23,6 +23,7 @@ from divulge.evidence import Evidence
 from divulge.report import Row
 from divulge.streams.batches import Part, blocks_of, listed, of_tables, parts_of, sketched
 from divulge.streams.checkpoints import Checkpoint
+from divulge.streams.dealing import Block, placed, unplaced
 from divulge.streams.sketches import joined
 from divulge.streams.source import Stream
 from divulge.streams.tally import NO_BOUNDS, Bounds, Plan, Tally, added
@@ -83,7 +84,8 @@ def _read_blocks(stream: Stream, blocks: Iterator[Evidence], planned: Planned, t
     else:
         if not 0 < members < rows:
             raise one_sided(members, rows - members)
-    sketch = joined([replace(one, references=None) for one in seen])
+    firsts = [Block(replace(one, references=None), f"block {at}", 0) for at, one in enumerate(seen)]
+    sketch = joined([placed(block.rows, block.places) for block in firsts])
     plan, statuses = planned(sketch)
     numbered = enumerate(itertools.chain(seen, blocks))
     done, start = 0, time.monotonic()
@@ -93,7 +95,8 @@ def _read_blocks(stream: Stream, blocks: Iterator[Evidence], planned: Planned, t
         at, block = item
         if at >= len(seen):
             _check_block(block, seen)
-        parts = (block.take(slice(row, row + stream.block)) for row in range(0, len(block), stream.block))
+        starts = range(0, len(block), stream.block)
+        parts = (Block(block.take(slice(row, row + stream.block)), f"block {at}", row) for row in starts)
         return added(plan, _until(stop, parts), NO_BOUNDS if total is None else total.bounds)
 
     filled = ((at, block) for at, block in numbered if not isinstance(block, Evidence) or len(block))
@@ -102,7 +105,7 @@ def _read_blocks(stream: Stream, blocks: Iterator[Evidence], planned: Planned, t
             total = tally if total is None else total + tally
             done += int(tally.rows.sum())
             tell(0, 1, f"{done:,} records, {_rate(done, start)}")
-    return Found(sketch, plan, statuses, total, 0, {})
+    return Found(unplaced(sketch), plan, statuses, total, 0, {})
 
 
 def one_sided(members: int, nonmembers: int) -> InputError:
@@ -196,7 +199,12 @@ def _read_files(stream: Stream, source: Sequence[Any], planned: Planned, tell: P
     if bad and (total is None or not stream.skip_bad_files):
         raise _said_bad(bad, stream)
     return Found(
-        sketch, plan, statuses, total, len(finished), {names[file]: error.message for file, error in bad.items()}
+        unplaced(sketch),
+        plan,
+        statuses,
+        total,
+        len(finished),
+        {names[file]: error.message for file, error in bad.items()},
     )
 
 
@@ -228,7 +236,9 @@ def _tallies(
     bounds: Callable[[Part], Bounds],
 ) -> Generator[tuple[tuple[Part, ...], Tally | InputError], None, None]:
     """The tallies of parts of one file, or of several whole ones; or of a part why it cannot be read."""
-    work = partial(tally_of, plan=plan, overrides=stream.columns, like=sketch.take(slice(0, 2)), rows=stream.block)
+    work = partial(
+        tally_of, plan=plan, overrides=stream.columns, like=unplaced(sketch).take(slice(0, 2)), rows=stream.block
+    )
     if stream.engine == "threads":
         wanted = (part for part in parts if part.file not in bad)
 
@@ -260,7 +270,7 @@ def tally_of(
     return total if total is not None else InputError("DV032", f"{part.file} holds no records where it says so")
 
 
-def _until(stop: Event | None, blocks: Iterable[Evidence]) -> Iterator[Evidence]:
+def _until(stop: Event | None, blocks: Iterable[Block]) -> Iterator[Block]:
     """The blocks, but none any more once it is known that nobody waits for what they add up to."""
     return itertools.takewhile(lambda _: stop is None or not stop.is_set(), blocks)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from divulge.attacks import NamedAttack
 from divulge.copies import copy_hashes, may_be_copies
 from divulge.errors import InputError
-from divulge.folds import halves_of_block
 from divulge.hashes import Hashes, array_hashes
 from divulge.identity import content_hashes, digest_sums, record_hashes
 from divulge.roc import Histogram, cells_of, tags
 from divulge.slices import Slicer, checked
-from divulge.streams.sketches import Sample, Units
+from divulge.streams.dealing import Block, Dealing, told_apart
+from divulge.streams.sketches import Sample, Squares, Units
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence
@@ -32,6 +32,7 @@ NO_BOUND = np.uint64(np.iinfo(np.uint64).max)
 AT_ONCE = 16  # blocks that are added up together
 MOST_CELLS = 1 << 26  # counts that the slices may hold: half a gigabyte
 
+Summary = TypeVar("Summary", Units, Squares)
 Score = Callable[["Evidence", NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
 
@@ -44,6 +45,8 @@ class Plan:
         scores: by attack's name, a function of a block, with the signals that it needs, and of its rows' halves.
         slicers: with cut points of their own, so that they cut every block alike.
         prepared: gives a block the signals that attacks and slicers need.
+        dealing: by what rows are dealt to the halves.
+        centres: by attack's name, where its bins are narrowest; see `roc.cells_of`.
         seed: of the audit.
         sample: rows a side that are kept.
     """
@@ -52,6 +55,8 @@ class Plan:
     scores: Mapping[str, Score]
     slicers: tuple[Slicer, ...]
     prepared: Callable[[Evidence], Evidence]
+    dealing: Dealing
+    centres: Mapping[str, float]
     seed: int
     sample: int
 
@@ -125,6 +130,7 @@ class Tally:
         copies: how many rows have equal contents (and features); those apart that equal others by saturation.
         ids: how many rows ids have; None where there are none.
         groups: how many rows groups have; None where there are none.
+        sizes: the groups' squared sizes, added up; None where there are none.
     """
 
     rows: NDArray[np.int64]
@@ -137,6 +143,7 @@ class Tally:
     copies: Units
     ids: Units | None
     groups: Units | None
+    sizes: Squares | None
 
     @property
     def bounds(self) -> Bounds:
@@ -165,15 +172,16 @@ class Tally:
             Units.together([part.copies for part in parts]),
             _all([part.ids for part in parts]),
             _all([part.groups for part in parts]),
+            _all([part.sizes for part in parts]),
         )
 
 
-def _all(parts: Sequence[Units | None]) -> Units | None:
+def _all(parts: Sequence[Summary | None]) -> Summary | None:
     given = [part for part in parts if part is not None]
-    return Units.together(given) if len(given) == len(parts) else None
+    return type(given[0]).together(given) if len(given) == len(parts) else None
 
 
-def count(plan: Plan, block: Evidence, bounds: Bounds = NO_BOUNDS) -> Tally:
+def count(plan: Plan, block: Block, bounds: Bounds = NO_BOUNDS) -> Tally:
     """The tally of a block.
 
     Args:
@@ -181,16 +189,17 @@ def count(plan: Plan, block: Evidence, bounds: Bounds = NO_BOUNDS) -> Tally:
         block: n records, of either side or both.
         bounds: of a tally that it will be added to.
     """
-    contents = content_hashes(block)
-    halves = halves_of_block(block, contents, plan.seed)
-    tag, member = tags(block.member, halves), block.member
-    whole = record_hashes(block, contents)
-    evidence = plan.prepared(block)
+    rows, known = block.rows, plan.dealing.known(block)
+    contents = content_hashes(rows)
+    halves = plan.dealing.halves(known, contents, plan.seed)
+    tag, member = tags(rows.member, halves), rows.member
+    whole = record_hashes(rows, contents)
+    evidence = plan.prepared(rows)
     everyone, unscored, scores = {}, {}, {}
     for attack in plan.attacks:
         found = plan.scores[attack.name](evidence, halves)
         unscored[attack.name] = _of_sides(np.isnan(found), member)
-        scores[attack.name] = cells_of(found, BITS)
+        scores[attack.name] = cells_of(found, BITS, plan.centres[attack.name])
         everyone[attack.name] = Histogram.counted(scores[attack.name], tag, bits=BITS)
     slices = tuple(_sliced(slicer, evidence, scores, tag) for slicer in plan.slicers)
     correct = evidence.signals.get("correct")
@@ -201,14 +210,15 @@ def count(plan: Plan, block: Evidence, bounds: Bounds = NO_BOUNDS) -> Tally:
         digest_sums(whole),
         everyone,
         slices,
-        _sampled(block, whole, plan.sample, bounds),
-        _copied(block, contents, bounds.copies),
-        _units(block.ids, member, bounds.ids),
-        _units(block.groups, member, bounds.groups),
+        _sampled(known, told_apart(whole, known), plan.sample, bounds),
+        _copied(rows, contents, bounds.copies),
+        _units(rows.ids, member, bounds.ids),
+        _units(rows.groups, member, bounds.groups),
+        None if rows.groups is None else Squares.of(array_hashes(rows.groups), member),
     )
 
 
-def added(plan: Plan, blocks: Iterable[Evidence], bounds: Bounds = NO_BOUNDS) -> Tally | None:
+def added(plan: Plan, blocks: Iterable[Block], bounds: Bounds = NO_BOUNDS) -> Tally | None:
     """The tally of some blocks; None of none. The arguments are those of `count`."""
     tallies: list[Tally] = []
     for block in blocks:
