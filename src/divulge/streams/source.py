@@ -34,7 +34,8 @@ class Stream:
 
     The report is the same whatever the files, blocks, workers and orders, but for what is learned from a sketch, some
     of the first rows of up to 16 row groups, and so is other where files are cut otherwise: fits of attacks, cut points
-    of quantiles and of numeric columns with over 20 values. A row's half is its hash's, also where rows are few.
+    of quantiles and of numeric columns with over 20 values. A row's half is its hash's, also where rows are few; of
+    rows without ids whose contents repeat, that of its file and number.
 
     >>> import tempfile
     >>> import numpy as np
