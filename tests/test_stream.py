@@ -362,6 +362,50 @@ class Plainly:
         return pa.table(table | {f"logit_{at}": evidence.outputs[:, at] for at in range(evidence.outputs.shape[1])})
 
 
+ANIMALS = ("cat", "dog", "eel")
+
+
+def animals(evidence, order, names=ANIMALS):
+    """A table whose output columns carry class names, in some order."""
+    table = {"member": evidence.member, "label": np.array(names)[evidence.labels], "id": evidence.ids}
+    return pa.table(table | {f"logit_{names[at]}": evidence.outputs[:, at] for at in order})
+
+
+@pytest.mark.parametrize("classes", [None, ANIMALS])
+def test_output_columns_are_found_by_their_names_in_whatever_order_they_stand(tmp_path, evidence, classes):
+    parts = blocks(evidence, 250, 400)
+    tables = [animals(part, order) for part, order in zip(parts, ([0, 1, 2], [2, 0, 1], [1, 2, 0]), strict=True)]
+    for at, table in enumerate(tables):
+        pq.write_table(table, tmp_path / f"{at}.parquet")
+    expected = audit(Stream([animals(evidence, [0, 1, 2])]), controls=(), slices=["class"])
+    for source in (tmp_path, tables):
+        assert same(audit(Stream(source, Overrides(classes=classes)), controls=(), slices=["class"]), expected)
+
+
+def test_one_file_of_other_classes_is_refused_as_in_memory(tmp_path, monkeypatch):
+    for looks in (16, 1):  # seen in the sketch, or while it is counted
+        monkeypatch.setattr("divulge.streams.batches.LOOKS", looks)
+        for at, part in enumerate(blocks(toy(400, columns=False, ids=np.arange(400)), *range(100, 400, 100))):
+            other = animals(part, [0, 1, 2], ("cat", "dog", "fox") if at == 2 else ANIMALS)
+            pq.write_table(other, tmp_path / f"{at}.parquet")
+        with pytest.raises(InputError, match=r"2\.parquet: these rows have the classes .*'fox'.*'eel'") as caught:
+            audit(Stream(tmp_path), controls=())
+        assert caught.value.code == "DV018"
+    assert fails_with("DV032", lambda: Evidence.load(tmp_path))
+    numbered = [
+        animals(toy(200, ids=np.arange(200)), order).set_column(1, "label", [toy(200).labels])
+        for order in ([0, 1, 2], [2, 1, 0])
+    ]
+    renamed = Overrides(classes=[0, 1, 2])  # nothing says which column is that of 0
+    assert fails_with("DV018", lambda: audit(Stream(numbered, renamed), controls=()))
+
+
+def fails_with(code, call):
+    with pytest.raises(InputError) as caught:
+        call()
+    return caught.value.code == code
+
+
 def test_missing_values_of_whole_numbers_and_bools_in_few_blocks(tmp_path):
     n = np.arange(400)
     holes = {
