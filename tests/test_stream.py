@@ -400,6 +400,27 @@ def test_one_file_of_other_classes_is_refused_as_in_memory(tmp_path, monkeypatch
     assert fails_with("DV018", lambda: audit(Stream(numbered, renamed), controls=()))
 
 
+@pytest.mark.parametrize("first", ["no", "yes"])
+def test_one_column_of_the_positive_class_from_blocks_of_one_label(tmp_path, monkeypatch, first):
+    monkeypatch.setattr("divulge.streams.batches.SEEN", 20)
+    n = np.arange(400)
+    labels = np.where((n < 200) == (first == "no"), "no", "yes")
+    columns = {"member": n % 2, "label": labels, "prob_yes": 0.5 + 0.4 * np.sin(n * n), "id": n}
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "a.parquet")
+    memory = audit(Evidence.from_table(table), slices=["class"], controls=(), min_n=5)
+    assert [row["slice"] for row in memory.rows("slices")] == ["everyone", "class=no", "class=yes"]
+    for source in (tmp_path, table.to_batches(max_chunksize=50)):
+        streamed = audit(Stream(source, block=50), slices=["class"], controls=(), min_n=5)
+        for column in ("slice", "members", "nonmembers"):
+            assert streamed.tables["slices"][column] == memory.tables["slices"][column]
+        assert streamed.meta["data"]["digest"] == memory.meta["data"]["digest"]
+    pq.write_table(table.rename_columns(["member", "label", "prob_no", "id"]), tmp_path / "b.parquet")
+    monkeypatch.setattr("divulge.streams.batches.LOOKS", 1)
+    with pytest.raises(InputError, match=r"b\.parquet: the only output column is that of 'no'.*'yes'"):
+        audit(Stream(tmp_path), controls=())
+
+
 def fails_with(code, call):
     with pytest.raises(InputError) as caught:
         call()
@@ -559,6 +580,58 @@ def test_a_file_unlike_the_others_is_named_kept_out_and_mended(tmp_path, kind, c
     )
     assert seen == [(1100, 1100)]  # one file was left to read
     assert same(mended, audit([toy(1100)], **options()))
+
+
+@pytest.mark.parametrize("at", [0, 5, 10])
+@pytest.mark.parametrize("kind", ["column", "classes", "several"])
+def test_one_odd_file_never_outvotes_the_others_wherever_it_stands(tmp_path, at, kind):
+    parts = blocks(toy(1100, ids=np.arange(1100)), *range(100, 1100, 100))
+    odd = parts[at]
+    if kind == "classes":
+        odd = replace(odd, classes=("x", "y", "z"))
+    else:
+        odd = replace(odd, columns={**odd.columns, "extra": np.arange(100.0)})
+    path = saved(tmp_path, [*parts[:at], odd, *parts[at + 1 :]]) / f"{at:03}.parquet"
+    if kind == "several":  # row groups, more than all other files together have
+        pq.write_table(pq.read_table(path), path, row_group_size=5)
+    with pytest.raises(InputError, match=rf"{path.name}: .*Nothing is kept") as caught:
+        audit(Stream(tmp_path), **options())
+    assert caught.value.code == "DV018"
+    skipped = audit(Stream(tmp_path, skip_bad_files=True), **options())
+    assert list(skipped.meta["stream"]["left_out"]) == [path.name]
+    assert same(skipped, audit([*parts[:at], *parts[at + 1 :]], **options()))
+    assert fails_with("DV018" if kind == "classes" else "DV032", lambda: Evidence.load(tmp_path))
+
+
+def test_sides_in_files_of_other_columns_are_told_apart_by_what_is_asked_for(tmp_path):
+    evidence = toy(400, ids=np.arange(400))
+    for side, name in ((evidence.member, "train"), (~evidence.member, "test")):
+        table = {"member": evidence.member[side], "loss": -evidence.outputs[side, 0], "age": evidence.ids[side] % 4}
+        more = {"extra": evidence.ids[side]} if name == "train" else {}
+        pq.write_table(pa.table(table | more), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"'extra' is in only one of .*test\.parquet and .*train\.parquet") as caught:
+        audit(Stream(tmp_path), controls=())
+    assert caught.value.code == "DV018"
+    report = audit(Stream(tmp_path, Overrides(columns=["age"])), controls=(), slices=["age"], min_n=5)
+    assert report.meta["data"]["members"] == 200 and len(report.rows("slices")) == 5
+
+
+@pytest.mark.parametrize("seen", [50, 1 << 14])
+def test_rows_are_named_by_their_number_in_the_file(tmp_path, monkeypatch, seen):
+    monkeypatch.setattr("divulge.streams.batches.SEEN", seen)  # the sketch sees the row, or does not
+    monkeypatch.setattr("divulge.streams.batches.PART", 200)
+    evidence = toy(1000)
+    evidence.outputs[777, 1] = np.inf
+    saved(tmp_path, [evidence], 100)
+    expected = r"000\.parquet: logits holds NaN or ±inf in 1 of 30 rows from row 750 on \(row 777\)"
+    with pytest.raises(InputError, match=expected):
+        audit(Stream(tmp_path, block=30), controls=())
+    with pytest.raises(InputError, match=r"table 1: logits .* rows from row 0 on \(row 277\)"):
+        audit(Stream(blocks_as_tables(evidence, 500)), controls=())
+
+
+def blocks_as_tables(evidence, *cuts):
+    return [Plainly.of(part) for part in blocks(evidence, *cuts)]
 
 
 def test_when_every_file_is_bad_the_first_is_named_though_they_may_be_skipped(tmp_path):

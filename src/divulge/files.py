@@ -132,6 +132,7 @@ def _settled(
     classes: tuple[str, ...] | None,
     references: References | None = None,
     like: Evidence | None = None,
+    first: int | None = None,
 ) -> Evidence:
     """Evidence from what `save` wrote; of the overrides only `columns` can mean something here."""
     if form != FORMAT:
@@ -159,7 +160,8 @@ def _settled(
             raise InputError("DV001", f"the column {shown(strange[0])} is not among {listed(had)}.")
         for name in set(had) - set(overrides.columns):
             del flat[f"column_{name}"]
-    return assemble(flat, member, Rows(None), set(), classes=classes, references=references, settled=True, like=like)
+    rows = Rows(None, first)
+    return assemble(flat, member, rows, set(), classes=classes, references=references, settled=True, like=like)
 
 
 # .npz
@@ -293,13 +295,7 @@ def _load_folder(path: Path, overrides: Overrides) -> Evidence:
     files = parquet_files(path)
     tables = [_read_parquet(file) for file in files]
     for file, table in zip(files, tables, strict=True):
-        about = [(one.schema.metadata or {}).get(MARK.encode()) for one in (table, tables[0])]
-        if about[0] != about[1]:
-            raise InputError(
-                "DV018",
-                f"{file.name} and {files[0].name} were not saved by divulge alike: one has other classes, or only one "
-                "was. Save them from evidence of the same classes.",
-            )
+        check_saved_alike(file, table, files[0], tables[0])
     try:
         table = pa.concat_tables(tables)
     except pa.ArrowException as error:
@@ -308,6 +304,21 @@ def _load_folder(path: Path, overrides: Overrides) -> Evidence:
             f"the files in {path} do not have the same columns: {shown(str(error))} Expected one table in parts.",
         ) from error
     return from_arrow_table(table, path, overrides)
+
+
+def check_saved_alike(file: Path, table: pa.Table, other: Path, of_other: pa.Table) -> None:
+    """That two files of one table were both saved by divulge, of the same classes, or both by others.
+
+    Raises:
+        InputError: DV018, they were not.
+    """
+    about = [(one.schema.metadata or {}).get(MARK.encode()) for one in (table, of_other)]
+    if about[0] != about[1]:
+        raise InputError(
+            "DV018",
+            f"{file.name} and {other.name} were not saved by divulge alike: one has other classes, or only one was. "
+            "Save them from evidence of the same classes.",
+        )
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -322,11 +333,13 @@ def _read_parquet(path: Path) -> pa.Table:
         raise damaged(path, error) from error
 
 
-def from_arrow_table(table: pa.Table, path: Path, overrides: Overrides, like: Evidence | None = None) -> Evidence:
-    """Evidence from some rows of a .parquet file; like: other rows of it, see `assemble`."""
+def from_arrow_table(
+    table: pa.Table, path: Path, overrides: Overrides, like: Evidence | None = None, first: int | None = None
+) -> Evidence:
+    """Evidence from some rows of a .parquet file; like: other rows of it, see `assemble`; first: see `Rows`."""
     metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
     if MARK.encode() not in metadata:
-        return read_table(table, overrides, like)
+        return read_table(table, overrides, like, first)
     try:
         about = json.loads(metadata[MARK.encode()])
         form, classes = about["format"], about["classes"]
@@ -335,7 +348,7 @@ def from_arrow_table(table: pa.Table, path: Path, overrides: Overrides, like: Ev
         raise damaged(path, error) from error
     notes: set[str] = set()
     flat = {name: to_array(column, name, notes) for name, column in columns_of(table).items()}
-    return _settled(flat, overrides, form, classes, like=like)
+    return _settled(flat, overrides, form, classes, like=like, first=first)
 
 
 # .csv

@@ -74,8 +74,8 @@ class Mapped:
         return f"mapping: {'; '.join(parts)}; to slice by: {rest or 'nothing'}"
 
 
-def read_table(frame: object, overrides: Overrides, like: Evidence | None = None) -> Evidence:
-    """What `Evidence.from_table` does; like: other rows of the same table, see `assemble`.
+def read_table(frame: object, overrides: Overrides, like: Evidence | None = None, first: int | None = None) -> Evidence:
+    """What `Evidence.from_table` does; like: other rows of the same table, see `assemble`; first: see `Rows`.
 
     >>> table = {"member": [1, 1, 0], "logit_0": [2.0, 1.0, 0.0], "logit_1": [0.0, 3.0, 1.0], "y": [0, 1, 1]}
     >>> read_table(table, Overrides()).outputs.shape
@@ -90,11 +90,12 @@ def read_table(frame: object, overrides: Overrides, like: Evidence | None = None
     flat: Flat = {role: _assembled(table, role, names, notes) for role, names in mapped.roles.items()}
     _add_slicing(flat, table, mapped.rest, overrides, notes)
     _check_lengths(flat)
-    member = _read_member(flat.pop("member"), mapped.roles["member"][0], overrides)
+    rows = Rows(None, first)
+    member = _read_member(flat.pop("member"), mapped.roles["member"][0], overrides, rows)
     if classes is None and mapped.positive is not None:
         classes = _two_classes(flat, mapped.positive)
     lower = overrides.lower_is_member
-    return assemble(flat, member, Rows(None), notes, classes=classes, lower_is_member=lower, like=like)
+    return assemble(flat, member, rows, notes, classes=classes, lower_is_member=lower, like=like)
 
 
 def columns_of(frame: object) -> dict[str, Any]:
@@ -360,11 +361,11 @@ def _check_lengths(flat: Flat) -> None:
         raise InputError("DV004", f"lengths differ: {text}. Expected one row a record in each.")
 
 
-def _read_member(values: NDArray[Any], name: str, overrides: Overrides) -> NDArray[np.bool_]:
+def _read_member(values: NDArray[Any], name: str, overrides: Overrides, rows: Rows) -> NDArray[np.bool_]:
     """(n,) bool from a column of two words."""
     if values.ndim != 1:
         raise InputError("DV003", f"the member column {shown(name)} has shape {values.shape}, expected (n,).")
-    check_finite(values, f"the member column {shown(name)}", Rows(None), "Every row needs its side.")
+    check_finite(values, f"the member column {shown(name)}", rows, "Every row needs its side.")
     if values.dtype == np.bool_:
         return values
     found, codes = distinct(values)
