@@ -7,6 +7,7 @@ are, after the checks. All others enter by the doors for tables and splits.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -29,8 +30,10 @@ from divulge.evidence import Evidence, References, Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
+logger = logging.getLogger("divulge")
 MARK = "divulge"
 FORMAT = 1
+SUFFIXES = (".npz", ".parquet", ".csv")
 SUPPORTED = "Supported: .npz, .parquet, a folder of .parquet files, .csv."
 #: Bytes of a .csv that arrow reads at a time; a row must fit, even one with a text too long to be taken.
 CSV_BLOCK = 1 << 24
@@ -278,14 +281,26 @@ def _load_parquet(path: Path, overrides: Overrides) -> Evidence:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The .parquet files of a folder, by name.
+    """The .parquet files of a folder, by name; names that begin with . or _ are passed over, as arrow does.
+
+    What else looks like data, and is not read, is logged.
 
     Raises:
-        InputError: DV030, there is none.
+        InputError: DV030, there is none, or a link that leads nowhere.
     """
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet" and file.is_file())
+    entries = sorted(path.iterdir())
+    passed = {entry for entry in entries if entry.name.startswith((".", "_"))}
+    files = [entry for entry in entries if entry.suffix.lower() == ".parquet" and entry not in passed]
+    if broken := [file.name for file in files if not file.exists()]:
+        raise InputError("DV030", f"{path} holds links that lead nowhere: {listed(broken)}. Mend or remove them.")
+    files = [file for file in files if file.is_file()]
+    data = [entry for entry in entries if entry.suffix.lower() in SUFFIXES or (entry.is_dir() and entry not in passed)]
+    unread = [entry.name + "/" * entry.is_dir() for entry in data if entry not in set(files)]
     if not files:
-        raise InputError("DV030", f"the folder {path} holds no .parquet file. {SUPPORTED}")
+        found = f"; it holds {listed(unread)}" if unread else ""
+        raise InputError("DV030", f"the folder {path} holds no .parquet file{found}. {SUPPORTED}")
+    if unread:
+        logger.warning("%s: not read: %s. Of a folder the .parquet files in it are", path, listed(unread))
     return files
 
 
