@@ -455,8 +455,8 @@ def test_values_that_the_sketch_did_not_see(tmp_path, monkeypatch):
     sizes = {row["slice"]: row["members"] + row["nonmembers"] for row in report.rows("slices")}
     assert sizes == {
         "everyone": 3000,
-        "age=0 to 25": 500,
-        "age=25 to 49": 2490,
+        "age=below 25": 500,
+        "age=25 up": 2490,
         "age=(missing)": 10,
         "place=here": 2000,
         "place=there": 1000,
@@ -947,6 +947,23 @@ def test_columns_sliced_by_a_callers_own_function():
     assert [row["slice"] for row in report.rows("slices")][1:4] == ["c", "a", "b"]
 
 
+def by_half(block):
+    above = block.outputs[:, 0] > np.median(block.outputs[:, 0])
+    return slices.Partition("half", above.astype(np.int32), ("low", "high"))
+
+
+def numbered_in_block(block):
+    return slices.Partition("row", np.arange(len(block), dtype=np.int32) % 5, tuple("abcde"))
+
+
+@pytest.mark.parametrize("slicer", [by_half, numbered_in_block, slices.crossed(by_column("sex"), by_half)])
+def test_slicers_that_look_at_the_rest_of_the_block_are_refused(slicer):
+    for seed in range(4):
+        with pytest.raises(InputError, match=r"depend on other records of a block.*each record alone") as caught:
+            audit(blocks(toy(seed=seed), 300), slices=[slicer], controls=())
+        assert caught.value.code == "DV053"
+
+
 def test_a_file_of_another_kind_is_refused_with_the_way_out(tmp_path):
     evidence = Evidence(np.arange(40) < 20, signals={"loss": np.sin(np.arange(40.0))})
     evidence.save(tmp_path / "x.npz")
@@ -974,6 +991,45 @@ def test_tables_of_others_are_blocks(make):
     whole = audit([Evidence.from_table(table)], slices=["sex"], controls=())
     assert report.score == whole.score and report.tail == whole.tail
     assert report.meta["data"]["digest"] == whole.meta["data"]["digest"]
+
+
+@pytest.mark.parametrize("make", [pa.table, pa.record_batch, "pandas", "polars", dict])
+def test_one_table_is_a_stream_of_one_block(make):
+    import pandas as pd
+    import polars as pl
+
+    n = np.arange(200)
+    columns = {"member": n % 2 == 0, "loss": np.sin(n) ** 2, "id": n}
+    table = {"pandas": pd.DataFrame, "polars": pl.DataFrame}.get(make, make)(columns)
+    report = audit(Stream(table), controls=())
+    assert report.meta["data"]["digest"] == audit(Evidence.from_table(columns), controls=()).meta["data"]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"columns": {}}, "columns=.*Overrides.*got dict"),
+        ({"workers": True}, "workers"),
+        ({"block": True}, "block"),
+        ({"source": 5}, "expected a folder.*got int"),
+    ],
+)
+def test_settings_that_are_none(given, words):
+    with pytest.raises(InputError, match=rf"DV056.*{words}"):
+        Stream(**{"source": "folder", **given})
+
+
+def test_each_block_is_looked_at_once_before_the_first_is_counted(monkeypatch):
+    looked, length = [], Evidence.__len__
+    monkeypatch.setattr(Evidence, "__len__", lambda self: looked.append(1) or length(self))
+
+    def looks(number):
+        looked.clear()
+        with pytest.raises(ZeroDivisionError):
+            reading.read(Stream([toy(4)] * number), lambda sketch: 1 / 0, lambda *done: None)
+        return len(looked)
+
+    assert looks(400) - looks(200) <= 1.1 * (looks(200) - looks(1))
 
 
 def test_what_is_no_table_is_said():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -159,6 +159,15 @@ def of_tables(tables: Iterable[object], overrides: Overrides) -> Iterator[Eviden
     like = _together(begun, overrides)
     for seen in itertools.chain(begun, filled):
         yield _read(seen, overrides, like)
+
+
+def is_table(source: object) -> bool:
+    """Whether this is one table, of Arrow, pandas or polars, or a mapping of columns: going over it gives columns.
+
+    >>> is_table({"loss": [0.5]}), is_table("folder")
+    (True, False)
+    """
+    return isinstance(source, Mapping) or hasattr(type(source), "columns")
 
 
 def _as_table(found: object) -> pa.Table:
