@@ -464,6 +464,17 @@ def test_output_columns_name_the_classes() -> None:
     np.testing.assert_array_equal(evidence.outputs, PROBS)
 
 
+def test_output_columns_that_classes_names_are_taken_by_name_in_its_order() -> None:
+    table = {"in_train": [True, True, False, False], "label": ["eel", "ant", "ant", "cat"]}
+    for prefix, names in (("prob", ["eel", "ant", "cat"]), ("logit", ["cat", "eel", "ant"])):
+        table |= {f"{prefix}_{name}": LOGITS[:, ["ant", "cat", "eel"].index(name)] for name in names}
+    for classes in (None, ["ant", "cat", "eel"]):
+        evidence = Evidence.from_table(table, classes=classes)
+        order = [["ant", "cat", "eel"].index(name) for name in evidence.classes or ()]
+        np.testing.assert_array_equal(evidence.outputs, LOGITS[:, order])
+    assert order == [0, 1, 2]
+
+
 def test_one_output_column_is_that_of_the_class_it_names() -> None:
     table = {
         "member": [1, 1, 0, 0],
@@ -643,6 +654,8 @@ BAD_TABLES: list[tuple[str, Callable[[], object], str, list[str]]] = [
     ("prob and proba", lambda: Evidence.from_table(table(logits=None, prob_0=BINARY, proba_0=BINARY)), "DV008", []),
     ("prob_0 alone", lambda: Evidence.from_table(table(logits=None, prob_0=BINARY)), "DV008", ["prob_0"]),
     ("three labels for one column", lambda: Evidence.from_table(table(logits=None, proba_1a=BINARY)), "DV022", []),
+    ("one column for the other class", lambda: Evidence.from_table(
+        table(label=list("abab"), logits=None, prob_a=BINARY), classes=["a", "b"]), "DV022", ["'a'", "'b'"]),
     ("label override", lambda: Evidence.from_table(table(), label="lable"), "DV001", ["Did you mean 'label'?"]),
     ("columns override", lambda: Evidence.from_table(table(), columns=["age"]), "DV001", ["'age'"]),
     ("kind", lambda: Evidence.from_table(table(), kind="prob"), "DV001", ["Did you mean 'probs'?"]),

@@ -23,6 +23,7 @@ from divulge.atomic import replacing
 from divulge.doors.archives import write_arrays
 from divulge.errors import InputError
 from divulge.evidence import Evidence, References
+from divulge.streams.batches import listed
 
 FORMATS = ["npz", "parquet", "csv"]
 in_the_same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -216,6 +217,29 @@ def test_a_folder_of_parquet_is_one_table_in_the_order_of_names(tmp_path: Path) 
     assert evidence.member.tolist() == [True, False, True]
     pq.write_table(pa.table({"other": [1]}), folder / "d.parquet")
     assert fails(lambda: Evidence.load(folder)).code == "DV032"
+
+
+@pytest.mark.parametrize("read", [Evidence.load, listed], ids=["memory", "stream"])
+def test_what_a_folder_holds_beside_its_files_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, read: Callable[[Path], object]
+) -> None:
+    table = pa.table({"split": ["train", "test"], "loss": [0.1, 0.7]})
+    for name in ("a.parquet", ".b.parquet", "_c.parquet"):
+        pq.write_table(table, tmp_path / name)
+    for name in ("_SUCCESS", "_metadata", ".a.parquet.crc", "notes.txt", "d.npz"):
+        (tmp_path / name).touch()
+    for name in ("part.parquet", "more", ".ipynb_checkpoints"):
+        (tmp_path / name).mkdir()
+    found = read(tmp_path)
+    assert found == [tmp_path / "a.parquet"] or (isinstance(found, Evidence) and len(found) == 2)
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "not read: '.b.parquet', '_c.parquet', 'd.npz', 'more/', 'part.parquet/'." in line
+    (tmp_path / "e.parquet").symlink_to(tmp_path / "gone.parquet")
+    error = fails(lambda: read(tmp_path))
+    assert (error.code, "'e.parquet'" in error.message) == ("DV030", True)
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "g.parquet").mkdir()
+    assert "it holds 'g.parquet/'" in fails(lambda: read(tmp_path / "f")).message
 
 
 def test_content_is_looked_at_where_the_suffix_says_nothing(tmp_path: Path) -> None:

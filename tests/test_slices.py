@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from divulge import Evidence, InputError, Unavailable, audit
+from divulge import Evidence, InputError, Unavailable, audit, slices
 from divulge.signals import signal
 from divulge.slices import (
     MAX_SLICES,
@@ -211,6 +211,13 @@ def test_a_numeric_column_of_many_values_is_cut_in_quarters(dtype):
     part = by_column("x")(with_column(values))
     assert np.bincount(part.codes).tolist() == [25] * 4
     assert part.labels == ("x=0 to 25", "x=25 to 50", "x=50 to 75", "x=75 to 99")
+
+
+def test_a_value_that_most_records_have_makes_one_edge():
+    n = np.arange(400)
+    part = slices.checked(by_column("x")(with_column(np.where(n < 300, 0, n))), 400)
+    assert part.labels == ("x=0 to 0", "x=0 to 300", "x=300 to 399")
+    assert np.bincount(part.codes).tolist() == [0, 300, 100]
 
 
 def test_a_numeric_column_is_cut_in_as_many_bins_as_asked():

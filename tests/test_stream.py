@@ -365,6 +365,71 @@ class Plainly:
         return pa.table(table | {f"logit_{at}": evidence.outputs[:, at] for at in range(evidence.outputs.shape[1])})
 
 
+ANIMALS = ("cat", "dog", "eel")
+
+
+def animals(evidence, order, names=ANIMALS):
+    """A table whose output columns carry class names, in some order."""
+    table = {"member": evidence.member, "label": np.array(names)[evidence.labels], "id": evidence.ids}
+    return pa.table(table | {f"logit_{names[at]}": evidence.outputs[:, at] for at in order})
+
+
+@pytest.mark.parametrize("classes", [None, ANIMALS])
+def test_output_columns_are_found_by_their_names_in_whatever_order_they_stand(tmp_path, evidence, classes):
+    parts = blocks(evidence, 250, 400)
+    tables = [animals(part, order) for part, order in zip(parts, ([0, 1, 2], [2, 0, 1], [1, 2, 0]), strict=True)]
+    for at, table in enumerate(tables):
+        pq.write_table(table, tmp_path / f"{at}.parquet")
+    expected = audit(Stream([animals(evidence, [0, 1, 2])]), controls=(), slices=["class"])
+    for source in (tmp_path, tables):
+        assert same(audit(Stream(source, Overrides(classes=classes)), controls=(), slices=["class"]), expected)
+
+
+def test_one_file_of_other_classes_is_refused_as_in_memory(tmp_path, monkeypatch):
+    for looks in (16, 1):  # seen in the sketch, or while it is counted
+        monkeypatch.setattr("divulge.streams.batches.LOOKS", looks)
+        for at, part in enumerate(blocks(toy(400, columns=False, ids=np.arange(400)), *range(100, 400, 100))):
+            other = animals(part, [0, 1, 2], ("cat", "dog", "fox") if at == 2 else ANIMALS)
+            pq.write_table(other, tmp_path / f"{at}.parquet")
+        with pytest.raises(InputError, match=r"2\.parquet: these rows have the classes .*'fox'.*'eel'") as caught:
+            audit(Stream(tmp_path), controls=())
+        assert caught.value.code == "DV018"
+    assert fails_with("DV032", lambda: Evidence.load(tmp_path))
+    numbered = [
+        animals(toy(200, ids=np.arange(200)), order).set_column(1, "label", [toy(200).labels])
+        for order in ([0, 1, 2], [2, 1, 0])
+    ]
+    renamed = Overrides(classes=[0, 1, 2])  # nothing says which column is that of 0
+    assert fails_with("DV018", lambda: audit(Stream(numbered, renamed), controls=()))
+
+
+@pytest.mark.parametrize("first", ["no", "yes"])
+def test_one_column_of_the_positive_class_from_blocks_of_one_label(tmp_path, monkeypatch, first):
+    monkeypatch.setattr("divulge.streams.batches.SEEN", 20)
+    n = np.arange(400)
+    labels = np.where((n < 200) == (first == "no"), "no", "yes")
+    columns = {"member": n % 2, "label": labels, "prob_yes": 0.5 + 0.4 * np.sin(n * n), "id": n}
+    table = pa.table(columns)
+    pq.write_table(table, tmp_path / "a.parquet")
+    memory = audit(Evidence.from_table(table), slices=["class"], controls=(), min_n=5)
+    assert [row["slice"] for row in memory.rows("slices")] == ["everyone", "class=no", "class=yes"]
+    for source in (tmp_path, table.to_batches(max_chunksize=50)):
+        streamed = audit(Stream(source, block=50), slices=["class"], controls=(), min_n=5)
+        for column in ("slice", "members", "nonmembers"):
+            assert streamed.tables["slices"][column] == memory.tables["slices"][column]
+        assert streamed.meta["data"]["digest"] == memory.meta["data"]["digest"]
+    pq.write_table(table.rename_columns(["member", "label", "prob_no", "id"]), tmp_path / "b.parquet")
+    monkeypatch.setattr("divulge.streams.batches.LOOKS", 1)
+    with pytest.raises(InputError, match=r"b\.parquet: the only output column is that of 'no'.*'yes'"):
+        audit(Stream(tmp_path), controls=())
+
+
+def fails_with(code, call):
+    with pytest.raises(InputError) as caught:
+        call()
+    return caught.value.code == code
+
+
 def test_missing_values_of_whole_numbers_and_bools_in_few_blocks(tmp_path):
     n = np.arange(400)
     holes = {
@@ -393,8 +458,8 @@ def test_values_that_the_sketch_did_not_see(tmp_path, monkeypatch):
     sizes = {row["slice"]: row["members"] + row["nonmembers"] for row in report.rows("slices")}
     assert sizes == {
         "everyone": 3000,
-        "age=0 to 25": 500,
-        "age=25 to 49": 2490,
+        "age=below 25": 500,
+        "age=25 up": 2490,
         "age=(missing)": 10,
         "place=here": 2000,
         "place=there": 1000,
@@ -518,6 +583,58 @@ def test_a_file_unlike_the_others_is_named_kept_out_and_mended(tmp_path, kind, c
     )
     assert seen == [(1100, 1100)]  # one file was left to read
     assert same(mended, audit([toy(1100)], **options()))
+
+
+@pytest.mark.parametrize("at", [0, 5, 10])
+@pytest.mark.parametrize("kind", ["column", "classes", "several"])
+def test_one_odd_file_never_outvotes_the_others_wherever_it_stands(tmp_path, at, kind):
+    parts = blocks(toy(1100, ids=np.arange(1100)), *range(100, 1100, 100))
+    odd = parts[at]
+    if kind == "classes":
+        odd = replace(odd, classes=("x", "y", "z"))
+    else:
+        odd = replace(odd, columns={**odd.columns, "extra": np.arange(100.0)})
+    path = saved(tmp_path, [*parts[:at], odd, *parts[at + 1 :]]) / f"{at:03}.parquet"
+    if kind == "several":  # row groups, more than all other files together have
+        pq.write_table(pq.read_table(path), path, row_group_size=5)
+    with pytest.raises(InputError, match=rf"{path.name}: .*Nothing is kept") as caught:
+        audit(Stream(tmp_path), **options())
+    assert caught.value.code == "DV018"
+    skipped = audit(Stream(tmp_path, skip_bad_files=True), **options())
+    assert list(skipped.meta["stream"]["left_out"]) == [path.name]
+    assert same(skipped, audit([*parts[:at], *parts[at + 1 :]], **options()))
+    assert fails_with("DV018" if kind == "classes" else "DV032", lambda: Evidence.load(tmp_path))
+
+
+def test_sides_in_files_of_other_columns_are_told_apart_by_what_is_asked_for(tmp_path):
+    evidence = toy(400, ids=np.arange(400))
+    for side, name in ((evidence.member, "train"), (~evidence.member, "test")):
+        table = {"member": evidence.member[side], "loss": -evidence.outputs[side, 0], "age": evidence.ids[side] % 4}
+        more = {"extra": evidence.ids[side]} if name == "train" else {}
+        pq.write_table(pa.table(table | more), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"'extra' is in only one of .*test\.parquet and .*train\.parquet") as caught:
+        audit(Stream(tmp_path), controls=())
+    assert caught.value.code == "DV018"
+    report = audit(Stream(tmp_path, Overrides(columns=["age"])), controls=(), slices=["age"], min_n=5)
+    assert report.meta["data"]["members"] == 200 and len(report.rows("slices")) == 5
+
+
+@pytest.mark.parametrize("seen", [50, 1 << 14])
+def test_rows_are_named_by_their_number_in_the_file(tmp_path, monkeypatch, seen):
+    monkeypatch.setattr("divulge.streams.batches.SEEN", seen)  # the sketch sees the row, or does not
+    monkeypatch.setattr("divulge.streams.batches.PART", 200)
+    evidence = toy(1000)
+    evidence.outputs[777, 1] = np.inf
+    saved(tmp_path, [evidence], 100)
+    expected = r"000\.parquet: logits holds NaN or ±inf in 1 of 30 rows from row 750 on \(row 777\)"
+    with pytest.raises(InputError, match=expected):
+        audit(Stream(tmp_path, block=30), controls=())
+    with pytest.raises(InputError, match=r"table 1: logits .* rows from row 0 on \(row 277\)"):
+        audit(Stream(blocks_as_tables(evidence, 500)), controls=())
+
+
+def blocks_as_tables(evidence, *cuts):
+    return [Plainly.of(part) for part in blocks(evidence, *cuts)]
 
 
 def test_when_every_file_is_bad_the_first_is_named_though_they_may_be_skipped(tmp_path):
@@ -842,6 +959,23 @@ def test_columns_sliced_by_a_callers_own_function():
     assert [row["slice"] for row in report.rows("slices")][1:4] == ["c", "a", "b"]
 
 
+def by_half(block):
+    above = block.outputs[:, 0] > np.median(block.outputs[:, 0])
+    return slices.Partition("half", above.astype(np.int32), ("low", "high"))
+
+
+def numbered_in_block(block):
+    return slices.Partition("row", np.arange(len(block), dtype=np.int32) % 5, tuple("abcde"))
+
+
+@pytest.mark.parametrize("slicer", [by_half, numbered_in_block, slices.crossed(by_column("sex"), by_half)])
+def test_slicers_that_look_at_the_rest_of_the_block_are_refused(slicer):
+    for seed in range(4):
+        with pytest.raises(InputError, match=r"depend on other records of a block.*each record alone") as caught:
+            audit(blocks(toy(seed=seed), 300), slices=[slicer], controls=())
+        assert caught.value.code == "DV053"
+
+
 def test_a_file_of_another_kind_is_refused_with_the_way_out(tmp_path):
     evidence = Evidence(np.arange(40) < 20, signals={"loss": np.sin(np.arange(40.0))})
     evidence.save(tmp_path / "x.npz")
@@ -869,6 +1003,45 @@ def test_tables_of_others_are_blocks(make):
     whole = audit([Evidence.from_table(table)], slices=["sex"], controls=())
     assert report.score == whole.score and report.tail == whole.tail
     assert report.meta["data"]["digest"] == whole.meta["data"]["digest"]
+
+
+@pytest.mark.parametrize("make", [pa.table, pa.record_batch, "pandas", "polars", dict])
+def test_one_table_is_a_stream_of_one_block(make):
+    import pandas as pd
+    import polars as pl
+
+    n = np.arange(200)
+    columns = {"member": n % 2 == 0, "loss": np.sin(n) ** 2, "id": n}
+    table = {"pandas": pd.DataFrame, "polars": pl.DataFrame}.get(make, make)(columns)
+    report = audit(Stream(table), controls=())
+    assert report.meta["data"]["digest"] == audit(Evidence.from_table(columns), controls=()).meta["data"]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"columns": {}}, "columns=.*Overrides.*got dict"),
+        ({"workers": True}, "workers"),
+        ({"block": True}, "block"),
+        ({"source": 5}, "expected a folder.*got int"),
+    ],
+)
+def test_settings_that_are_none(given, words):
+    with pytest.raises(InputError, match=rf"DV056.*{words}"):
+        Stream(**{"source": "folder", **given})
+
+
+def test_each_block_is_looked_at_once_before_the_first_is_counted(monkeypatch):
+    looked, length = [], Evidence.__len__
+    monkeypatch.setattr(Evidence, "__len__", lambda self: looked.append(1) or length(self))
+
+    def looks(number):
+        looked.clear()
+        with pytest.raises(ZeroDivisionError):
+            reading.read(Stream([toy(4)] * number), lambda sketch: 1 / 0, lambda *done: None)
+        return len(looked)
+
+    assert looks(400) - looks(200) <= 1.1 * (looks(200) - looks(1))
 
 
 def test_what_is_no_table_is_said():

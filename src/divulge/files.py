@@ -7,6 +7,7 @@ are, after the checks. All others enter by the doors for tables and splits.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -29,8 +30,10 @@ from divulge.evidence import Evidence, References, Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
+logger = logging.getLogger("divulge")
 MARK = "divulge"
 FORMAT = 1
+SUFFIXES = (".npz", ".parquet", ".csv")
 SUPPORTED = "Supported: .npz, .parquet, a folder of .parquet files, .csv."
 #: Bytes of a .csv that arrow reads at a time; a row must fit, even one with a text too long to be taken.
 CSV_BLOCK = 1 << 24
@@ -132,6 +135,7 @@ def _settled(
     classes: tuple[str, ...] | None,
     references: References | None = None,
     like: Evidence | None = None,
+    first: int | None = None,
 ) -> Evidence:
     """Evidence from what `save` wrote; of the overrides only `columns` can mean something here."""
     if form != FORMAT:
@@ -159,7 +163,8 @@ def _settled(
             raise InputError("DV001", f"the column {shown(strange[0])} is not among {listed(had)}.")
         for name in set(had) - set(overrides.columns):
             del flat[f"column_{name}"]
-    return assemble(flat, member, Rows(None), set(), classes=classes, references=references, settled=True, like=like)
+    rows = Rows(None, first)
+    return assemble(flat, member, rows, set(), classes=classes, references=references, settled=True, like=like)
 
 
 # .npz
@@ -276,14 +281,26 @@ def _load_parquet(path: Path, overrides: Overrides) -> Evidence:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The .parquet files of a folder, by name.
+    """The .parquet files of a folder, by name; names that begin with . or _ are passed over, as arrow does.
+
+    What else looks like data, and is not read, is logged.
 
     Raises:
-        InputError: DV030, there is none.
+        InputError: DV030, there is none, or a link that leads nowhere.
     """
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet" and file.is_file())
+    entries = sorted(path.iterdir())
+    passed = {entry for entry in entries if entry.name.startswith((".", "_"))}
+    files = [entry for entry in entries if entry.suffix.lower() == ".parquet" and entry not in passed]
+    if broken := [file.name for file in files if not file.exists()]:
+        raise InputError("DV030", f"{path} holds links that lead nowhere: {listed(broken)}. Mend or remove them.")
+    files = [file for file in files if file.is_file()]
+    data = [entry for entry in entries if entry.suffix.lower() in SUFFIXES or (entry.is_dir() and entry not in passed)]
+    unread = [entry.name + "/" * entry.is_dir() for entry in data if entry not in set(files)]
     if not files:
-        raise InputError("DV030", f"the folder {path} holds no .parquet file. {SUPPORTED}")
+        found = f"; it holds {listed(unread)}" if unread else ""
+        raise InputError("DV030", f"the folder {path} holds no .parquet file{found}. {SUPPORTED}")
+    if unread:
+        logger.warning("%s: not read: %s. Of a folder the .parquet files in it are", path, listed(unread))
     return files
 
 
@@ -293,13 +310,7 @@ def _load_folder(path: Path, overrides: Overrides) -> Evidence:
     files = parquet_files(path)
     tables = [_read_parquet(file) for file in files]
     for file, table in zip(files, tables, strict=True):
-        about = [(one.schema.metadata or {}).get(MARK.encode()) for one in (table, tables[0])]
-        if about[0] != about[1]:
-            raise InputError(
-                "DV018",
-                f"{file.name} and {files[0].name} were not saved by divulge alike: one has other classes, or only one "
-                "was. Save them from evidence of the same classes.",
-            )
+        check_saved_alike(file, table, files[0], tables[0])
     try:
         table = pa.concat_tables(tables)
     except pa.ArrowException as error:
@@ -308,6 +319,21 @@ def _load_folder(path: Path, overrides: Overrides) -> Evidence:
             f"the files in {path} do not have the same columns: {shown(str(error))} Expected one table in parts.",
         ) from error
     return from_arrow_table(table, path, overrides)
+
+
+def check_saved_alike(file: Path, table: pa.Table, other: Path, of_other: pa.Table) -> None:
+    """That two files of one table were both saved by divulge, of the same classes, or both by others.
+
+    Raises:
+        InputError: DV018, they were not.
+    """
+    about = [(one.schema.metadata or {}).get(MARK.encode()) for one in (table, of_other)]
+    if about[0] != about[1]:
+        raise InputError(
+            "DV018",
+            f"{file.name} and {other.name} were not saved by divulge alike: one has other classes, or only one was. "
+            "Save them from evidence of the same classes.",
+        )
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -322,11 +348,13 @@ def _read_parquet(path: Path) -> pa.Table:
         raise damaged(path, error) from error
 
 
-def from_arrow_table(table: pa.Table, path: Path, overrides: Overrides, like: Evidence | None = None) -> Evidence:
-    """Evidence from some rows of a .parquet file; like: other rows of it, see `assemble`."""
+def from_arrow_table(
+    table: pa.Table, path: Path, overrides: Overrides, like: Evidence | None = None, first: int | None = None
+) -> Evidence:
+    """Evidence from some rows of a .parquet file; like: other rows of it, see `assemble`; first: see `Rows`."""
     metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
     if MARK.encode() not in metadata:
-        return read_table(table, overrides, like)
+        return read_table(table, overrides, like, first)
     try:
         about = json.loads(metadata[MARK.encode()])
         form, classes = about["format"], about["classes"]
@@ -335,7 +363,7 @@ def from_arrow_table(table: pa.Table, path: Path, overrides: Overrides, like: Ev
         raise damaged(path, error) from error
     notes: set[str] = set()
     flat = {name: to_array(column, name, notes) for name, column in columns_of(table).items()}
-    return _settled(flat, overrides, form, classes, like=like)
+    return _settled(flat, overrides, form, classes, like=like, first=first)
 
 
 # .csv

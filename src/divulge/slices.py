@@ -31,6 +31,7 @@ MAX_SLICES = 100_000
 MAX_BINS = 1_000
 MISSING = "(missing)"
 REST = "(rest)"
+BELOW = "below "  # begins the name of the lowest slice of a column of which not all values are known
 
 
 class Partition(NamedTuple):
@@ -212,7 +213,7 @@ class _Column:
         """The same with the cut points that these records have; by value where they have few."""
         values = self._values(evidence)
         if values.dtype.kind in "iuf" and len(np.unique(values[values == values])) > MAX_VALUES:
-            return self._between(values)
+            return self._between(values, ends=False)
         return _Column(self.name, self.bins, cut=False)
 
     def _values(self, evidence: Evidence) -> NDArray[Any]:
@@ -220,11 +221,14 @@ class _Column:
             raise InputError("DV053", _unknown(self.name, evidence))
         return np.asarray(evidence.columns[self.name])
 
-    def _between(self, values: NDArray[Any]) -> _Between:
-        edges = _edges(values, _cuts(self.bins or 4))
+    def _between(self, values: NDArray[Any], *, ends: bool = True) -> _Between:
+        """ends: whether these are all records, so that the outer slices end at their least and greatest."""
+        edges = np.unique(_edges(values, _cuts(self.bins or 4)))  # once, where many records have one value
         bounds = [_numeral(edge) for edge in (np.nanmin(values), *edges, np.nanmax(values))]
-        labels = tuple(f"{self.name}={low} to {high}" for low, high in pairwise(bounds))
-        return _Between(self.name, True, tuple(edges.tolist()), labels)
+        texts = [f"{low} to {high}" for low, high in pairwise(bounds)]
+        if not ends:
+            texts[0], texts[-1] = f"{BELOW}{bounds[1]}", f"{bounds[-2]} up"
+        return _Between(self.name, True, tuple(edges.tolist()), tuple(f"{self.name}={text}" for text in texts))
 
 
 def by_column(name: str, *, bins: int | None = None) -> Slicer:

@@ -134,17 +134,24 @@ def distinct(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
 class Rows(NamedTuple):
     """Names a row the way its owner counts: within the split that was given, or within the table.
 
-    >>> Rows(members=10).name(12), Rows(members=None).name(12)
-    ('nonmembers row 2', 'row 12')
+    first: the number, in a file, of the first row of these; None: they are all.
+
+    >>> Rows(members=10).name(12), Rows(members=None).name(12), Rows(None, 4000).name(12)
+    ('nonmembers row 2', 'row 12', 'row 4,012')
     """
 
     members: int | None
+    first: int | None = None
 
     def name(self, row: int) -> str:
         """`members row 3`, `nonmembers row 2`, or `row 3` of a table."""
         if self.members is None:
-            return f"row {row:,}"
+            return f"row {(self.first or 0) + row:,}"
         return f"members row {row:,}" if row < self.members else f"nonmembers row {row - self.members:,}"
+
+    def all(self, total: int) -> str:
+        """`10 rows`; of a part of a file where it begins too, since row numbers are the file's."""
+        return f"{total:,} rows" if self.first is None else f"{total:,} rows from row {self.first:,} on"
 
 
 class Found(NamedTuple):
@@ -158,7 +165,7 @@ class Found(NamedTuple):
         """`2 of 10 rows (members row 3, nonmembers row 0)`."""
         names = ", ".join(rows.name(row) for row in self.first)
         more = ", …" if self.bad > len(self.first) else ""
-        return f"{self.bad:,} of {self.total:,} rows ({names}{more})"
+        return f"{self.bad:,} of {rows.all(self.total)} ({names}{more})"
 
 
 def row_blocks(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:

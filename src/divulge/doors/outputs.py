@@ -97,7 +97,7 @@ def sums_error(outputs: Outputs, found: Found, rows: Rows) -> InputError:
     percent = f"{share:.1f}" if share >= 0.1 else f"{share:.2g}"
     return InputError(
         "DV012",
-        f"probs rows do not sum to 1 ({rows.name(row)}: {total:.4g}; {percent} % of {found.total:,} rows). "
+        f"probs rows do not sum to 1 ({rows.name(row)}: {total:.4g}; {percent} % of {rows.all(found.total)}). "
         "The values lie between 0 and 1, so a class may be missing; or they are one probability a label: "
         "pass multi-hot labels.",
     )
@@ -137,7 +137,7 @@ def _outside_error(values: NDArray[Any], found: Found, sums: Found | None, rows:
         return InputError(
             "DV012",
             f"probs rows do not sum to 1 ({rows.name(row)}: {total:.4g}; "
-            f"{100 * sums.bad / sums.total:.1f} % of {sums.total:,} rows). These look like logits: pass "
+            f"{100 * sums.bad / sums.total:.1f} % of {rows.all(sums.total)}). These look like logits: pass "
             "logits=…",
         )
     row = found.first[0]

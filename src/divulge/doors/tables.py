@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.doors.arrays import Rows, check_finite, distinct, is_text, to_array
-from divulge.doors.assemble import Flat, assemble
+from divulge.doors.assemble import Flat, assemble, other_classes
+from divulge.doors.labels import read_classes
 from divulge.doors.names import OUTPUTS, SYNONYMS, listed, shown, side_of, unknown, validation_refused
 from divulge.errors import InputError
 from divulge.evidence import Evidence
@@ -73,8 +74,8 @@ class Mapped:
         return f"mapping: {'; '.join(parts)}; to slice by: {rest or 'nothing'}"
 
 
-def read_table(frame: object, overrides: Overrides, like: Evidence | None = None) -> Evidence:
-    """What `Evidence.from_table` does; like: other rows of the same table, see `assemble`.
+def read_table(frame: object, overrides: Overrides, like: Evidence | None = None, first: int | None = None) -> Evidence:
+    """What `Evidence.from_table` does; like: other rows of the same table, see `assemble`; first: see `Rows`.
 
     >>> table = {"member": [1, 1, 0], "logit_0": [2.0, 1.0, 0.0], "logit_1": [0.0, 3.0, 1.0], "y": [0, 1, 1]}
     >>> read_table(table, Overrides()).outputs.shape
@@ -84,16 +85,17 @@ def read_table(frame: object, overrides: Overrides, like: Evidence | None = None
     if not table:
         raise InputError("DV010", "the table has no columns.")
     mapped = map_columns(list(table), overrides)
+    classes = _named_classes(mapped, overrides, like)
     notes: set[str] = {str(mapped)}
     flat: Flat = {role: _assembled(table, role, names, notes) for role, names in mapped.roles.items()}
     _add_slicing(flat, table, mapped.rest, overrides, notes)
     _check_lengths(flat)
-    member = _read_member(flat.pop("member"), mapped.roles["member"][0], overrides)
-    classes = overrides.classes if overrides.classes is not None else mapped.classes
+    rows = Rows(None, first)
+    member = _read_member(flat.pop("member"), mapped.roles["member"][0], overrides, rows)
     if classes is None and mapped.positive is not None:
         classes = _two_classes(flat, mapped.positive)
     lower = overrides.lower_is_member
-    return assemble(flat, member, Rows(None), notes, classes=classes, lower_is_member=lower, like=like)
+    return assemble(flat, member, rows, notes, classes=classes, lower_is_member=lower, like=like)
 
 
 def columns_of(frame: object) -> dict[str, Any]:
@@ -257,6 +259,56 @@ def _single(columns: list[str], ending: str, mapped: Mapped) -> list[str]:
     return columns
 
 
+def _named_classes(mapped: Mapped, overrides: Overrides, like: Evidence | None) -> Sequence[object] | None:
+    """The class names: those of other rows of the table, the user's, or the output columns' own.
+
+    Columns that end in these names are put in their order, wherever they stand.
+
+    Raises:
+        InputError: DV018, columns of other classes than in other rows, or in an order that nobody knows; DV022, one
+            column, which the user gives to another class than it names.
+    """
+    known = like.classes if like is not None else read_classes(overrides.classes)
+    names = mapped.classes if known is None else known
+    if mapped.positive is not None and known is not None:
+        _check_positive(mapped.positive, known, overrides)
+    if mapped.classes is None or names is None:
+        return known
+    if set(mapped.classes) != set(names) or (like is not None and known is None):
+        if overrides.classes is None:
+            raise other_classes(mapped.classes, known)
+        if like is not None:
+            raise InputError(
+                "DV018",
+                f"the output columns are those of {listed(mapped.classes)}, and classes= has other names "
+                f"({listed(names)}): in a stream nothing says that the columns stand in one order everywhere. Name "
+                "them in the order of classes=, outputs=[…].",
+            )
+        return known
+    for role in OUTPUTS:
+        ends = {found[2]: name for name in mapped.roles.get(role, ()) if (found := _FAMILY.fullmatch(name))}
+        if set(ends) == set(names):
+            mapped.roles[role] = [ends[name] for name in names]
+    return names
+
+
+def _check_positive(positive: str, names: Sequence[str], overrides: Overrides) -> None:
+    if positive == names[-1]:
+        return
+    if overrides.classes is None:
+        raise InputError(
+            "DV018",
+            f"the only output column is that of {shown(positive)}, in the rows before these that of "
+            f"{shown(names[-1])}. Write the same class's in all.",
+        )
+    if positive in names:
+        raise InputError(
+            "DV022",
+            f"the only output column is that of {shown(positive)}, and classes= gives it to {shown(names[-1])}. "
+            "Pass classes=[the value for 0, the value for 1], which it is the column of.",
+        )
+
+
 def _two_classes(flat: Flat, positive: str) -> tuple[str, str] | None:
     """(the other label, the one that the only output column names)."""
     if "labels" not in flat:
@@ -265,7 +317,7 @@ def _two_classes(flat: Flat, positive: str) -> tuple[str, str] | None:
     if len(others) != 1:
         raise InputError(
             "DV022",
-            f"the only output column is that of {shown(positive)}; labels hold {listed(others)} besides, "
+            f"the only output column is that of {shown(positive)}; labels hold {listed(others) or 'nothing'} besides, "
             "expected one other value. Pass classes=[the value for 0, the value for 1].",
         )
     return others[0], positive
@@ -309,11 +361,11 @@ def _check_lengths(flat: Flat) -> None:
         raise InputError("DV004", f"lengths differ: {text}. Expected one row a record in each.")
 
 
-def _read_member(values: NDArray[Any], name: str, overrides: Overrides) -> NDArray[np.bool_]:
+def _read_member(values: NDArray[Any], name: str, overrides: Overrides, rows: Rows) -> NDArray[np.bool_]:
     """(n,) bool from a column of two words."""
     if values.ndim != 1:
         raise InputError("DV003", f"the member column {shown(name)} has shape {values.shape}, expected (n,).")
-    check_finite(values, f"the member column {shown(name)}", Rows(None), "Every row needs its side.")
+    check_finite(values, f"the member column {shown(name)}", rows, "Every row needs its side.")
     if values.dtype == np.bool_:
         return values
     found, codes = distinct(values)

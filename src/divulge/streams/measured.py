@@ -17,7 +17,7 @@ from divulge.evidence import Evidence
 from divulge.identity import content_hashes, identified
 from divulge.report import Row
 from divulge.roc import Histogram, rank, tags
-from divulge.slices import MISSING, REST, Merged, Partition
+from divulge.slices import BELOW, MISSING, REST, Merged, Partition
 from divulge.streams.sketches import Units
 from divulge.streams.tally import Plan, Slices, Tally
 
@@ -97,6 +97,8 @@ def in_order(part: Slices, first: Sequence[str], sketch: Evidence) -> list[str]:
         column = sketch.columns.get(name)
         if name == "correct" or (column is not None and column.dtype.kind not in "iuf"):
             return 0.0, "" if value == MISSING else value.strip('"')
+        if value.startswith(BELOW):
+            return -math.inf, ""
         number = re.match(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|[-+]?inf", value)
         return (float(number[0]), "") if number else (math.inf, value)
 

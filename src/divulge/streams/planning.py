@@ -26,7 +26,8 @@ from divulge.streams.tally import BITS, Plan
 
 FITTED_ON = 50_000  # rows a side that an attack is fitted on, of each half
 LOOKED_AT = 1 << 15  # rows whose scores say where bins should be narrow
-TRIED = 512  # rows on which is tried whether a score depends on other rows
+TRIED = 512  # rows on which is tried whether a score, or a slice, depends on other rows
+ALONE = 8  # of them, one by one too: two halves may have one median
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def planned(
     halves = dealing.halves(known, content_hashes(sketch), seed)
     few = np.linspace(0, len(ready) - 1, min(LOOKED_AT, len(ready))).astype(np.int64)
     some = ready.take(few)
+    for slicer in slicers:
+        _check_row_by_row(slicer, ready)
     scores: dict[str, Any] = {}
     centres: dict[str, float] = {}
     statuses: list[Row] = []
@@ -123,12 +126,44 @@ def _score_of(attack: NamedAttack, sketch: Evidence, halves: NDArray[np.uint8], 
     if fit is not None:
         rng = scoring.rng_of(attack, seed)
         return Crossed(tuple(fit(_few(sketch.take(halves == half), seed), rng) for half in (0, 1)))
-    rows = np.linspace(0, len(sketch) - 1, min(TRIED, len(sketch))).astype(np.int64)
+    rows = _tried(sketch)
     some, plain = sketch.take(rows), Plain(attack, seed)
     whole, parts = plain(some, halves[rows]), [slice(first, None, 2) for first in range(min(2, len(rows)))]
     if not all(_alike(whole[part], plain(some.take(part), halves[rows][part])) for part in parts):
         raise Unavailable("its scores depend on other records of a block: give it fit(sample, rng) -> scorer")
     return plain
+
+
+def _tried(sketch: Evidence) -> NDArray[np.int64]:
+    return np.linspace(0, len(sketch) - 1, min(TRIED, len(sketch))).astype(np.int64)
+
+
+def _check_row_by_row(slicer: Slicer, sketch: Evidence) -> None:
+    """That a slicer puts a record where it puts it among others.
+
+    Raises:
+        InputError: DV053, it does not.
+    """
+    some = sketch.take(_tried(sketch))
+
+    def put(rows: NDArray[np.int64]) -> set[tuple[int, str]]:
+        part = slice_family.checked(slicer(some.take(rows)), len(rows))
+        of = rows if part.rows is None else rows[part.rows]
+        inside = part.codes >= 0
+        return {(row, part.labels[code]) for row, code in zip(of[inside].tolist(), part.codes[inside], strict=True)}
+
+    every = np.arange(len(some))
+    whole = put(every)
+    for rows in (every[::2], every[1::2], *every[:ALONE, None]):
+        among = set(rows.tolist())
+        if put(rows) == {(row, label) for row, label in whole if row in among}:
+            continue
+        name = slicer(some).name
+        raise InputError(
+            "DV053",
+            f"the slices by {name!r:.80} depend on other records of a block, and a stream is cut a block at a time: "
+            "expected a slicer that looks at each record alone. Give it fixed cut points, or the column's name.",
+        )
 
 
 def _alike(scores: NDArray[Any], others: NDArray[Any]) -> bool:

@@ -21,7 +21,7 @@ from divulge.doors.tables import Overrides
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.report import Row
-from divulge.streams.batches import Part, blocks_of, listed, of_tables, parts_of, sketched
+from divulge.streams.batches import Part, blocks_of, is_table, listed, of_tables, parts_of, sketched
 from divulge.streams.checkpoints import Checkpoint
 from divulge.streams.dealing import Block, placed, unplaced
 from divulge.streams.sketches import joined
@@ -58,7 +58,7 @@ def read(stream: Stream, planned: Planned, tell: Progress) -> Found:
     Raises:
         InputError: a file or block that cannot be read, or does not fit the others.
     """
-    source: Any = [stream.source] if isinstance(stream.source, Evidence) else stream.source
+    source: Any = [stream.source] if isinstance(stream.source, Evidence) or is_table(stream.source) else stream.source
     if isinstance(source, str | PathLike):
         return _read_files(stream, [source], planned, tell)
     items = iter(source)
@@ -74,11 +74,12 @@ def _read_blocks(stream: Stream, blocks: Iterator[Evidence], planned: Planned, t
     if stream.checkpoint is not None or stream.engine != "threads":
         raise InputError("DV056", "a checkpoint, and another engine than threads, are for Parquet files only")
     seen: list[Evidence] = []
+    members = rows = 0
     for block in blocks:
         _check_block(block, seen)
         seen.append(block)
-        members = sum(int(one.member.sum()) for one in seen)
-        rows = sum(map(len, seen))
+        members += int(block.member.sum())
+        rows += len(block)
         if rows >= SKETCHED and 0 < members < rows:
             break
     else:

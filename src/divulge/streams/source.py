@@ -10,7 +10,8 @@ from typing import Any
 from divulge.controls import SAMPLE
 from divulge.doors.tables import Overrides
 from divulge.errors import InputError
-from divulge.streams.batches import BLOCK
+from divulge.evidence import Evidence
+from divulge.streams.batches import BLOCK, is_table
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Stream:
 
     Attributes:
         source: a folder of Parquet files, files, or an iterable of blocks of one table, either side or both: Evidence,
-            or Arrow's record batches and what else speaks its protocol. An iterable that gives one side first is held
-            in memory until the other comes.
+            or Arrow's record batches and what else speaks its protocol; one such table is a block. An iterable that
+            gives one side first is held in memory until the other comes.
         columns: what is in which column, as `Evidence.from_table` takes it; not of blocks of Evidence.
         workers: threads that read and count; None: as many as cores. On Ray: tasks at a time; None: as it has CPUs.
         engine: "threads", or where Ray runs: "ray", "ray://host:port"; files only.
@@ -61,7 +62,14 @@ class Stream:
     def __post_init__(self) -> None:
         if not (self.engine in ("threads", "ray") or self.engine.startswith("ray://")):
             raise InputError("DV056", f"expected the engine threads, ray or ray://host:port, got {self.engine!r:.80}")
+        if not isinstance(self.columns, Overrides):
+            hint = "divulge.doors.tables.Overrides(member=…, label=…, …)"
+            raise InputError("DV056", f"expected columns={hint}, got {type(self.columns).__name__}")
+        if not (isinstance(self.source, str | PathLike | Evidence | Iterable) or is_table(self.source)):
+            kinds = "a folder, Parquet files, or blocks of Evidence or tables"
+            raise InputError("DV056", f"expected {kinds}, got {type(self.source).__name__}")
         for name in ("workers", "sample", "block"):
             number = getattr(self, name)
-            if not (number is None and name == "workers") and (not isinstance(number, int) or number < 1):
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            if not (number is None and name == "workers") and (not whole or number < 1):
                 raise InputError("DV056", f"expected {name} from 1 up, got {number!r:.80}")
