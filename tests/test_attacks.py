@@ -359,3 +359,38 @@ def test_evidence_that_no_attack_fits_is_refused():
     with pytest.raises(InputError, match="no attack fits") as raised:
         all_named("default", Evidence(np.arange(4) < 2, labels=np.zeros(4, int)))
     assert raised.value.code == "DV052"
+
+
+# ------------------------------------------------------------------------------------------- attacks of one's own
+
+
+def test_an_attack_may_not_write_into_the_data():
+    """One that did changed the caller's arrays and what later attacks saw, and the audit said nothing."""
+    evidence = Evidence(np.arange(200) < 100, signals={"loss": np.sin(np.arange(200.0))})
+
+    def spoiler(evidence, rng):
+        evidence.member[:] = False
+        return np.zeros(len(evidence))
+
+    with pytest.raises(ValueError, match="read-only"):
+        audit(evidence, attacks=["loss", spoiler], controls=())
+    assert evidence.member.sum() == 100
+    assert evidence.member.flags.writeable
+
+
+def test_an_attack_that_scores_nobody_cannot_run():
+    evidence = Evidence(np.arange(200) < 100, signals={"loss": np.sin(np.arange(200.0))})
+    with pytest.raises(Unavailable, match="it scored none of the 200 records"):
+        audit(evidence, attacks=lambda evidence, rng: np.full(len(evidence), np.nan), controls=())
+
+
+def test_ragged_scores_are_an_error_with_a_code():
+    evidence = Evidence(np.arange(20) < 10, signals={"loss": np.sin(np.arange(20.0))})
+    with pytest.raises(InputError, match="DV057"):
+        audit(evidence, attacks=lambda evidence, rng: [[1.0], [1.0, 2.0]], controls=())
+
+
+def test_two_functions_without_a_name_are_told_how_to_get_one():
+    evidence = Evidence(np.arange(20) < 10, signals={"loss": np.sin(np.arange(20.0))})
+    with pytest.raises(InputError, match="define one by def"):
+        all_named([lambda e, r: e.signals["loss"], lambda e, r: -e.signals["loss"]], evidence)

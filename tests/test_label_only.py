@@ -11,7 +11,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from divulge import Evidence, InputError, Unavailable, metrics
+from divulge import Evidence, InputError, Unavailable, audit, metrics
 from divulge.attacks.answers import Answers, share_right
 from divulge.attacks.draws import normals, stream, uniforms
 from divulge.attacks.label_only import LabelOnly
@@ -723,3 +723,35 @@ def test_share_right_refuses_what_does_not_fit(predictions, labels, code):
     with pytest.raises(InputError) as raised:
         share_right(predictions, labels)
     assert raised.value.code == code
+
+
+# ------------------------------------------------------------------------------- predictions that mean another thing
+
+
+def test_probabilities_of_two_classes_are_not_two_queries():
+    p = np.random.default_rng(0).random(50)
+    with pytest.raises(InputError, match=r"DV003 .*sum to 1.*predictions\[:, None, :\]"):
+        share_right(np.c_[1 - p, p], np.arange(50) % 2)
+
+
+def test_predictions_numbered_from_one_are_refused():
+    labels = np.arange(100) % 10
+    with pytest.raises(InputError, match=r"DV021 predictions are 1\.\.10 and labels 0\.\.9"):
+        share_right(np.c_[labels + 1, labels + 1], labels)
+    assert share_right(np.c_[labels, labels], labels).min() == 1
+
+
+def test_numbers_that_are_no_classes_are_refused():
+    with pytest.raises(InputError, match=r"DV020 labels are .*expected classes"):
+        share_right(np.zeros((3, 2)), [0.5, 1.25, 2.0])
+
+
+def test_two_label_only_attacks_may_run_side_by_side():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2))
+    evidence = Evidence(np.arange(60) < 30, labels=(x[:, 0] > 0).astype(int), features=x)
+    near, far = (LabelOnly(lambda x: (x[:, 0] > 0).astype(int), Noise((s,)), name=f"noise {s}") for s in (0.01, 3.0))
+    report = audit(evidence, attacks=[near, far], controls=())
+    assert [row["attack"] for row in report.rows("attacks")] == ["noise 0.01", "noise 3.0"]
+    scores = [np.asarray(attack(evidence, rng)) for attack in (near, far)]
+    assert scores[0].mean() > scores[1].mean()

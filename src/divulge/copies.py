@@ -20,7 +20,7 @@ SURE = 1 - 1e-6  # a probability that counts as 1
 
 
 def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
-    """The same evidence; records that stand several times on one side are one group each, where no groups are given.
+    """The same evidence; records that stand several times on one side are one group each, and groups with one are one.
 
     An attack that is fitted on membership would else meet a record's copies, and so its side, in the fits of others.
     Copies are rows of equal content (and features, where they are given), at most 20 of one, on one side. Where rows of
@@ -32,7 +32,7 @@ def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
         contents: their `content_hashes`.
 
     Returns:
-        The evidence, `identified`; groups of type `HASHES` where there are copies.
+        The evidence, `identified`; where none were given groups of type `HASHES` if there are copies.
 
     >>> from divulge.evidence import Evidence
     >>> from divulge.identity import content_hashes
@@ -40,9 +40,7 @@ def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
     >>> len(set(with_copies_grouped(evidence, content_hashes(evidence)).groups.tolist()))
     3
     """
-    if evidence.groups is not None:
-        return evidence
-    evidence = identified(evidence, contents)
+    evidence = identified(evidence, contents) if evidence.groups is None else evidence
     contents = copy_hashes(evidence, contents)
     ordered = np.sort(contents)
     twice = ordered[1:] == ordered[:-1]
@@ -56,10 +54,28 @@ def with_copies_grouped(evidence: Evidence, contents: Hashes) -> Evidence:
     copied = np.unique(value[few])
     if not are_copies(members[copied], others[copied]):
         return evidence
+    copies = sided(contents[rows[few]], evidence.member[rows[few]])
+    if evidence.groups is not None:
+        return replace(evidence, groups=_joined(evidence.groups, rows[few], copies))
     assert evidence.ids is not None
     groups = evidence.ids.copy()
-    groups[rows[few]] = sided(contents[rows[few]], evidence.member[rows[few]])
+    groups[rows[few]] = copies
     return replace(evidence, groups=groups)
+
+
+def _joined(groups: NDArray[Any], rows: NDArray[np.int64], copies: Hashes) -> NDArray[Any]:
+    """(n,) the groups, those that have copies of one record joined: each is called as one of them was."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names, first, group = np.unique(array_hashes(groups), return_index=True, return_inverse=True)
+    _, copy = np.unique(copies, return_inverse=True)
+    size = len(names) + int(copy.max()) + 1
+    edges = coo_array((np.ones(len(rows)), (group[rows], len(names) + copy)), shape=(size, size))
+    _, component = connected_components(edges, directed=False)
+    _, called = np.unique(component[: len(names)], return_index=True)
+    place = np.unique(component[: len(names)], return_inverse=True)[1]
+    return np.asarray(groups[first[called[place[group]]]])
 
 
 def are_copies(members: NDArray[Any], nonmembers: NDArray[Any]) -> bool:

@@ -233,6 +233,8 @@ def _prepare(
         steps.at(f"attack {attack.name}")
         try:
             scores = scores_of(attack, evidence, seed)
+            if np.isnan(scores).all():
+                raise Unavailable(f"it scored none of the {len(scores):,} records")
             steps.did(attack.cost)
         except Unavailable as reason:
             if attack.required:

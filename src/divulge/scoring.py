@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import NamedAttack
+from divulge.doors.names import shown
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
 from divulge.signals import compute, why_unavailable
@@ -31,7 +32,14 @@ def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.
         Unavailable: the evidence does not hold what the attack needs.
         InputError: DV057, scores of another shape or type.
     """
-    scores = np.asarray(attack.call(evidence, rng_of(attack, seed)))
+    given = attack.call(_read_only(evidence), rng_of(attack, seed))
+    try:
+        scores = np.asarray(given)
+    except ValueError as error:
+        raise InputError(
+            "DV057",
+            f"the attack {attack.name} gave scores that are no array: {shown(str(error))}; expected one a record",
+        ) from error
     if scores.shape != evidence.member.shape or scores.dtype.kind not in "fiub":
         raise InputError(
             "DV057",
@@ -39,6 +47,19 @@ def scores_of(attack: NamedAttack, evidence: Evidence, seed: int) -> NDArray[np.
             f"expected one number a record, shape {evidence.member.shape}",
         )
     return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+
+
+def _read_only(evidence: Evidence) -> Evidence:
+    """The same records, not to be written to: an attack that did would change the data, and what other attacks see."""
+
+    def view(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            value = value.view()
+            value.flags.writeable = False
+            return value
+        return {name: view(array) for name, array in value.items()} if isinstance(value, dict) else value
+
+    return replace(evidence, **{field.name: view(getattr(evidence, field.name)) for field in fields(evidence)})
 
 
 def with_answers(evidence: Evidence, attacks: Iterable[NamedAttack], seed: int) -> Evidence:

@@ -53,6 +53,8 @@ def share_right(predictions: ArrayLike, labels: ArrayLike) -> Floats:
         )
     if len(given) != len(truth) or (truth.ndim == 2 and given.shape[2:] != truth.shape[1:]):
         raise InputError("DV004", f"predictions {given.shape} and labels {truth.shape} do not belong together")
+    if truth.dtype.kind == "f" and not np.isin(truth, np.rint(truth)).all():
+        raise InputError("DV020", f"labels are {listed(distinct(truth)[0])}, expected classes: whole numbers or text")
     scores = given.ndim == 3 and truth.ndim == 1
     if is_text(given) and given.ndim == 3:
         raise InputError("DV020", f"predictions are text of shape {given.shape}, expected text as (n, q) labels")
@@ -87,7 +89,18 @@ def _cut(given: NDArray[Any], truth: NDArray[Any]) -> float | None:
     bits = bool(np.isin(truth, (0, 1)).all())
     if truth.ndim == 2 and not bits:
         raise InputError("DV020", "expected labels (n, c) of 0 and 1, one column a label")
+    if truth.ndim == 1 and not whole and given.shape[1:] == (2,) and np.allclose(given.sum(axis=1), 1, atol=1e-4):
+        raise InputError(
+            "DV003",
+            "predictions of two columns sum to 1: one query's class probabilities, which would be read as two queries. "
+            "Give labels (n, q), or scores (n, q, 2): predictions[:, None, :]",
+        )
     if truth.ndim == 1 and whole:
+        if len(known) and (known.min() - 1, high - 1) == (truth.min(), truth.max()) == (0, max(high - 1, 2)):
+            raise InputError(
+                "DV021",
+                f"predictions are 1..{high:g} and labels 0..{high - 1:g}: numbered otherwise. Subtract 1 of them",
+            )
         if low < 0 and truth.min(initial=0) >= 0:
             raise InputError(
                 "DV021", f"a prediction is {low}, and no label is below 0. If it marks what is missing, put NaN there"

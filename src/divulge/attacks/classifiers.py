@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,19 +137,56 @@ def new_classifier(model: str, evidence: Evidence, seed: int, rows: int) -> Any:
     return per_class.PerClass(pooled, per_class.features(evidence.take(slice(1))).shape[1] - 1)
 
 
-def fitted_on(estimator: Any, x: Table, y: NDArray[np.bool_]) -> Any:
-    """The same, fitted; both sides weigh alike where it takes weights."""
+class Fitted(NamedTuple):
+    """A classifier and what is taken off its log-odds: those of the fit's own mix, where it takes no weights.
+
+    >>> Fitted(None, 0.0).mix
+    0.0
+    """
+
+    estimator: Any
+    mix: float
+
+    def log_odds(self, unseen: Table) -> NDArray[np.float64]:
+        """(m,) log-odds of membership in a pool of as many members as non-members."""
+        return log_odds_of(self.estimator, unseen) - self.mix
+
+
+def fitted_on(estimator: Any, x: Table, y: NDArray[np.bool_]) -> Fitted:
+    """A classifier of membership, both sides weighing alike, whatever their sizes.
+
+    Args:
+        estimator: not fitted; it, or the last step of its pipeline, is given weights if it takes any.
+        x: (n, d).
+        y: (n,) bool.
+    """
     share = float(y.mean())
+    weights = _weights_of(estimator)
+    if weights is not None:
+        return Fitted(estimator.fit(x, y, **{weights: np.where(y, 0.5 / share, 0.5 / (1 - share))}), 0.0)
+    estimator = estimator.fit(x, y)
+    plain = not _balanced(estimator) and not hasattr(estimator, "decision_function")  # a margin is of no mix
+    return Fitted(estimator, float(np.log(share) - np.log1p(-share)) if plain else 0.0)
+
+
+def _weights_of(estimator: Any) -> str | None:
+    """What `fit` calls the rows' weights; None where it takes none, or makes its own of the sides' sizes."""
+    if _balanced(estimator):
+        return None
     if "sample_weight" in inspect.signature(estimator.fit).parameters:
-        weight = np.where(y, 0.5 / share, 0.5 / (1 - share))
-        estimator.fit(x, y, sample_weight=weight)
-    else:
-        estimator.fit(x, y)
-    return estimator
+        return "sample_weight"
+    name, last = getattr(estimator, "steps", [("", None)])[-1]
+    takes = last is not None and "sample_weight" in inspect.signature(last.fit).parameters
+    return f"{name}__sample_weight" if takes else None
+
+
+def _balanced(estimator: Any) -> bool:
+    last = getattr(estimator, "steps", [("", estimator)])[-1][1]
+    return isinstance(last, per_class.PerClass) or getattr(last, "class_weight", None) == "balanced"
 
 
 def log_odds_of(estimator: Any, unseen: Table) -> NDArray[np.float64]:
-    """(m,) log-odds of membership."""
+    """(m,) log-odds of membership, as a fitted classifier has them."""
     if hasattr(estimator, "decision_function"):
         return np.asarray(estimator.decision_function(unseen), np.float64)
     p = np.clip(np.asarray(estimator.predict_proba(unseen), np.float64), _SUREST, 1 - _SUREST)

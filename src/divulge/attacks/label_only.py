@@ -31,7 +31,7 @@ class LabelOnly:
 
     The first of the q queries is the record as it is, the others are perturbed, so one query is the gap attack
     (`correct`). The score has q + 1 values (more for several labels a record); ties stay ties. A signal "label_only"
-    in the evidence is used as it is, and nothing is asked of a model then.
+    (or of the attack's name) in the evidence is used as it is, and nothing is asked of a model then.
 
     Copies depend on the record's features and the generator alone, not on other rows, their order or `batch`; only the
     units of noise and the shares of categories are those of all records. Equal records have equal copies. A perturb
@@ -51,6 +51,7 @@ class LabelOnly:
         queries: q, at least 1: the cost is q predictions of every record.
         batch: records a call of predict.
         shape: of one input; None: (d,), as features are.
+        name: what the report calls it; None: label_only.
 
     Raises:
         InputError: DV056, a setting that cannot be used. DV003, DV004, DV021, DV022, DV024, DV075, when it runs:
@@ -71,6 +72,7 @@ class LabelOnly:
     queries: int = 20
     batch: int = 4096
     shape: tuple[int, ...] | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("predict", "perturb"):
@@ -88,7 +90,7 @@ class LabelOnly:
             )
 
     def __str__(self) -> str:
-        return SIGNAL
+        return self.name or SIGNAL
 
     def __repr__(self) -> str:
         return (
@@ -99,13 +101,13 @@ class LabelOnly:
     @property
     def needs(self) -> tuple[str, ...]:
         """Signals to compute beforehand: its own, if it was given."""
-        return (SIGNAL,)
+        return (str(self),)
 
     def __call__(self, evidence: Evidence, rng: np.random.Generator) -> Floats:
         """(n,) float in [0, 1], higher = more member-like; NaN where the model gave no answer."""
-        if SIGNAL in evidence.signals:
-            return evidence.signals[SIGNAL]
-        return self.prepare(evidence, rng)[SIGNAL]
+        if str(self) in evidence.signals:
+            return evidence.signals[str(self)]
+        return self.prepare(evidence, rng)[str(self)]
 
     def prepare(self, evidence: Evidence, rng: np.random.Generator) -> dict[str, Floats]:
         """Asks the model: the signal that does not depend on who is a member, once for an audit.
@@ -121,7 +123,7 @@ class LabelOnly:
             Unavailable: neither the signal nor what it takes to ask for it.
             InputError: as in the class.
         """
-        if SIGNAL in evidence.signals:
+        if str(self) in evidence.signals:
             return {}
         features, labels = evidence.features, evidence.labels
         if labels is None or labels.dtype.kind == "f" or evidence.task == "regression":
@@ -137,7 +139,7 @@ class LabelOnly:
             )
         if features.dtype.kind != "f":
             features = features.astype(np.float32)
-        return {SIGNAL: self._shares(self.predict, features, evidence, rng)}
+        return {str(self): self._shares(self.predict, features, evidence, rng)}
 
     def _shares(self, predict: Predict, features: Floats, evidence: Evidence, rng: np.random.Generator) -> Floats:
         """Rows in the order of their hashes, equal ones together and asked about once, `batch` at a time."""

@@ -14,11 +14,11 @@ from divulge.attacks.classifiers import (
     COSTS,
     MODELS,
     Classifier,
+    Fitted,
     InFullBlocks,
     RowByRow,
     fitted_on,
     gives_scores,
-    log_odds_of,
     new_classifier,
 )
 from divulge.attacks.columns import FEATURES, Encoding, column_names, read_columns
@@ -120,7 +120,9 @@ class Learned:
 
         def scored(k: int) -> NDArray[np.float64]:
             fit, rows = fold != k, fold == k
-            return log_odds_of(fitted_on(self.estimator(evidence, seeds[k], int(fit.sum())), x[fit], y[fit]), x[rows])
+            if not rows.any():  # of a few groups not every fold has one
+                return np.zeros(0)
+            return fitted_on(self.estimator(evidence, seeds[k], int(fit.sum())), x[fit], y[fit]).log_odds(x[rows])
 
         scores = np.full(len(evidence), np.nan)
         if _says_nothing(answers):
@@ -155,14 +157,15 @@ class Learned:
         fresh = self.estimator(sample, seed, len(x))
         if self.model == "knn":
             fresh.set_params(kneighborsclassifier__algorithm="kd_tree")  # else by BLAS, in blocks
-        (estimator,) = in_parallel_alone(lambda estimator: fitted_on(estimator, x, y), [fresh])
+        (fitted,) = in_parallel_alone(lambda estimator: fitted_on(estimator, x, y), [fresh])
+        estimator = fitted.estimator
         if self.model in ("logistic", "spline", "mlp"):
             estimator = RowByRow(estimator)
         elif isinstance(estimator, per_class.PerClass):
             estimator = estimator.row_by_row(RowByRow(estimator.pooled))
         elif not isinstance(self.model, str):
             estimator = InFullBlocks(estimator)
-        return LearnedScorer(self, view, estimator)
+        return LearnedScorer(self, view, Fitted(estimator, fitted.mix))
 
     def table(self, evidence: Evidence) -> Table:
         """(n, d) float32 what it sees of each record.
@@ -227,7 +230,7 @@ class LearnedScorer:
     Attributes:
         attack: whose it is.
         view: how it sees a record.
-        estimator: a fitted classifier with `decision_function` or `predict_proba`; None: there was nothing to learn.
+        classifier: a fitted one with `decision_function` or `predict_proba`; None: there was nothing to learn.
 
     >>> from divulge.evidence import Evidence
     >>> n = np.arange(2000)
@@ -239,7 +242,7 @@ class LearnedScorer:
 
     attack: Learned
     view: View
-    estimator: Any
+    classifier: Fitted | None
 
     def __call__(self, evidence: Evidence) -> NDArray[np.floating[Any]]:
         """(n,) float64 log-odds of membership, NaN where an output or a signal is."""
@@ -249,8 +252,8 @@ class LearnedScorer:
         x, _ = self.attack._seen(evidence, self.view)
         known = np.isfinite(x.sum(axis=1, dtype=np.float64))
         scores = np.where(known, 0.0, np.nan)
-        if self.estimator is not None and known.any():
-            scores[known] = log_odds_of(self.estimator, x[known])
+        if self.classifier is not None and known.any():
+            scores[known] = self.classifier.log_odds(x[known])
         return scores
 
 

@@ -41,6 +41,7 @@ def named(attack: str | Attack, evidence: Evidence) -> NamedAttack:
         )
     name = without_address(str(getattr(call, "__name__", call)))
     needs, fitted = getattr(call, "needs", ()), getattr(call, "fitted", False)
+    needs = (needs,) if isinstance(needs, str) else tuple(needs)
     fitted = bool(fitted(evidence) if callable(fitted) else fitted)
     return NamedAttack(name, call, needs, fitted, True, getattr(call, "cost", 1.0), getattr(call, "prepare", None))
 
@@ -71,8 +72,9 @@ def all_named(attacks: str | Attack | Iterable[str | Attack], evidence: Evidence
             continue
         attack = named(item, evidence)
         if attack.name in found and found[attack.name].required:
-            way_out = "; name one: Learned(model, name='mine')" if isinstance(attack.call, Learned) else ""
-            raise InputError("DV052", f"two attacks are called {attack.name!r}{way_out}")
+            named_by = isinstance(attack.call, Learned | LabelOnly)
+            way_out = "give one another name=" if named_by else "define one by def, or set its __name__"
+            raise InputError("DV052", f"two attacks are called {attack.name!r}: {way_out}")
         found[attack.name] = attack
     if not found:
         raise InputError("DV052", "no attack was named")

@@ -84,5 +84,6 @@ def summary(traces: NDArray[np.floating], kind: str) -> NDArray[np.float64]:
         else:
             found[rows] = -(losses @ time) / (time @ time)
 
-    over_rows(block, len(traces), epochs * 8)
+    with np.errstate(invalid="ignore"):  # of losses without bound
+        over_rows(block, len(traces), epochs * 8)
     return found

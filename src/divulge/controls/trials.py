@@ -155,7 +155,7 @@ def positive(setting: Setting) -> Outcome:
 
 def _at_the_top(before: NDArray[Any], after: NDArray[Any], rows: NDArray[np.int64]) -> bool:
     """Whether an attack raised the planted rows to the highest score it has: a rank cannot tell them from its best."""
-    best = np.nanmax(after)
+    best = np.nanmax(after) if np.isfinite(after).any() else np.nan
     return bool((after[rows] == best).all() and (before[rows] < best).any())
 
 
@@ -251,10 +251,16 @@ def _certain(evidence: Evidence, rows: NDArray[np.int64], rng: np.random.Generat
     outputs = outputs.copy()
     if evidence.task == "regression":
         assert labels is not None
-        outputs[(rows, 0) if outputs.ndim == 2 else rows] = labels[rows]
         if outputs.ndim == 2:
+            outputs[rows, 0] = labels[rows]
             outputs[rows, 1] = outputs[:, 1].min() * (0.1 + 0.8 * rng.random(len(rows)))
-        return outputs
+            return outputs
+        # All others are moved away: near predictions are common, and no gap would set the planted ones apart.
+        away = outputs - labels
+        widest = max(float(np.nanmax(np.abs(away))), 1e-6)
+        away += np.where(away < 0, -widest, widest)
+        away[rows] = 0.1 * widest * rng.random(len(rows))
+        return np.asarray(labels + away)
     part = outputs[rows]
     height = (np.abs(outputs).max() + 1) * (2.1 + rng.random(len(rows)))
     if part.ndim == 2 and (labels is None or labels.ndim == 1):
