@@ -109,6 +109,25 @@ def test_what_changed_is_trained_anew_and_what_comes_back_is_found(what, tmp_pat
     same(first, again)
 
 
+def test_a_cached_helper_that_was_edited_is_trained_anew(tmp_path):
+    source = """
+import functools
+
+@functools.cache
+def scale():
+    return {}
+
+def fit(data, rows, seed):
+    return lambda data, rows, query: data[0][rows, 0] * scale()
+"""
+    told = []
+    for number in (1, 5):
+        names = {"__name__": "__main__"}
+        exec(source.format(number), names)
+        told.append(fit_references(names["fit"], (X, Y), DESIGN, kind="logits", store=tmp_path).signals["log_odds"])
+    np.testing.assert_allclose(told[1], 5 * told[0], rtol=1e-5)
+
+
 def test_another_target_is_another_run_and_its_signals_are_kept(tmp_path):
     def target(shift):
         return lambda data, rows, query: data[0][rows, 0] + shift + query
