@@ -230,6 +230,7 @@ def coins(n=400, doubled=0, seed=0):
         copies=np.where(np.arange(n) < doubled, 8, 1),
         rows_left=np.arange(0),
         rows=n,
+        made_from="",
         seed=seed,
     )
 
@@ -279,6 +280,8 @@ def test_wrong_calls_say_what_is_wrong():
         ("DV412", "of a list", lambda: plant_canaries(["a"] * 300, y, count=5)),
         ("DV004", "300 records and y 299", lambda: plant_canaries(x, y[1:], count=5)),
         ("DV004", "made from 300 records, these are 299", lambda: canaries.training(x[1:], y[1:])),
+        ("DV412", "in another order", lambda: canaries.training(x[::-1], y[::-1])),
+        ("DV412", "in another order", lambda: canaries.training(x, y[::-1])),
         ("DV004", "59 rows, there are 60", lambda: canaries.evidence(outputs=np.zeros((59, 3)))),
         ("DV412", "expected the model, or outputs=", lambda: canaries.evidence()),
         ("DV412", "got both", lambda: canaries.evidence(print, outputs=np.zeros((60, 3)))),

@@ -35,7 +35,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from divulge import Evidence
 from divulge.attacks.reference import Difficulty, Ratio
@@ -424,6 +424,7 @@ def test_wrong_calls_of_a_cross_validation_say_what_is_wrong():
         return references_from_cv(estimators, data, cut, member=who, **more)
 
     overlapping = [(np.arange(100), test) for _, test in pairs]
+    whole = list(SHUFFLED.split(x, y))  # of members and non-members
     for code, says, arguments in (
         ("DV410", "5 models and 4 folds", {"estimators": [*models, models[0]]}),
         ("DV410", "3 models and 4 folds", {"estimators": models[:3], "cut": folds}),
@@ -435,7 +436,8 @@ def test_wrong_calls_of_a_cross_validation_say_what_is_wrong():
         ("DV410", "numbered 1..4", {"cut": folds + 1}),
         ("DV410", "numbered 0..0", {"cut": 0 * folds}),
         ("DV410", "'train' and 'test'", {"cut": {"tests": []}}),
-        ("DV410", r"indices 0\.\.99", {"cut": [(train, test + 50) for train, test in pairs]}),
+        ("DV410", r"expected 0\.\.99 .* cross-validate the members only", {"cut": whole}),
+        ("DV410", r"float64 of shape", {"cut": [(train / 2, test) for train, test in pairs]}),
         ("DV003", r"expected \(x, y\)", {"data": x}),
         ("DV004", "200 inputs and 199 labels", {"data": (x, y[1:]), "who": member[1:]}),
         ("DV004", "member has shape", {"who": member[1:]}),
@@ -508,16 +510,17 @@ def test_a_non_member_is_spoken_of_by_as_many_trees_as_a_member():
     data, member = records(m=40, n=80)
     forest = RandomForestRegressor(20, random_state=0).fit(data[0][member], data[1][member])
     for number, tree in enumerate(forest.estimators_):  # trees that say their number's power of 2
-        tree.tree_.value[:] = 2.0**number
-    told = references_from_bagging(forest, (data[0], np.zeros(120)), member=member).signals["loss"][..., 0]
+        tree.tree_.value[tree.tree_.children_left < 0] = 2.0**number
+    told = references_from_bagging(forest, data, member=member).signals["loss"][0, :, 0]
+    said = data[1] - told
     drawn_by = np.zeros((20, 40), bool)
     for number, sample in enumerate(forest.estimators_samples_):
         drawn_by[number, sample] = True
     powers = 2.0 ** np.arange(20)
     out = np.array([powers[~column].mean() for column in drawn_by.T])
-    np.testing.assert_allclose(-told[0, member], out, rtol=1e-5)
+    np.testing.assert_allclose(said[member], out, rtol=1e-5)
     # Each member's trees are lent to two non-members.
-    np.testing.assert_allclose(np.sort(-told[0, ~member]), np.sort(np.repeat(out, 2)), rtol=1e-5)
+    np.testing.assert_allclose(np.sort(said[~member]), np.sort(np.repeat(out, 2)), rtol=1e-5)
 
 
 def test_probabilities_sum_to_1_and_few_trees_have_the_same_floor():
@@ -575,6 +578,9 @@ def test_forests_that_left_nobody_out_are_refused():
         (RandomForestClassifier(9).fit(x, y), "9 trees"),
         (RandomForestClassifier(20), "is not fitted"),
         (RandomForestClassifier(20).fit(x[1:], y[1:]), "fitted on 39 records and 40"),
+        (RandomForestClassifier(20).fit(x[::-1], y[::-1]), "in the order in which"),
+        (BaggingClassifier(DecisionTreeClassifier(), 12).fit(x[::-1], y[::-1]), "in the order in which"),
+        (RandomForestRegressor(20).fit(x[::-1], y[::-1]), "in the order in which"),
         (RandomForestClassifier(20).fit(x, np.stack([y, y], axis=1)), "2 outputs"),
         (GradientBoostingClassifier(subsample=0.5).fit(x, y), "boosted"),
         (GaussianNB().fit(x, y), "expected a fitted RandomForest"),
@@ -583,6 +589,29 @@ def test_forests_that_left_nobody_out_are_refused():
         with pytest.raises(InputError, match=says) as caught:
             references_from_bagging(model, data, member=member)
         assert caught.value.code == "DV410"
+
+
+@pytest.mark.parametrize(
+    "forest",
+    [
+        RandomForestClassifier(20, class_weight="balanced_subsample"),
+        RandomForestClassifier(20, class_weight={0: 3.0}),
+        RandomForestClassifier(20, max_samples=0.5),
+        RandomForestRegressor(20, criterion="absolute_error"),
+        RandomForestRegressor(20, max_samples=15),
+        BaggingClassifier(DecisionTreeClassifier(class_weight="balanced"), 12, max_samples=9),
+        BaggingClassifier(DecisionTreeClassifier(), 12, max_samples=4),
+        BaggingRegressor(DecisionTreeRegressor(), 12),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.filterwarnings("ignore:class_weight presets")
+def test_a_forest_that_was_fitted_in_the_order_of_the_members_is_taken_whatever_its_weights(forest, weighted):
+    data, member = records(m=40, n=40)
+    weights = np.random.default_rng(0).random(40) if weighted else None
+    fitted = clone(forest).fit(data[0][member], data[1][member], sample_weight=weights)
+    assert references_from_bagging(fitted, data, member=member).source == "bagging"
 
 
 # -------------------------------------------------------------------------------------------- outputs that exist

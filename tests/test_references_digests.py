@@ -1,12 +1,14 @@
 """Two data or codes have one digest where they would train the same model, and two where they might not."""
 
 import collections
+import dataclasses
 import functools
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse
+import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -163,6 +166,30 @@ def test_what_cannot_be_read_is_refused_unless_a_tag_stands_for_it(value):
     assert data_digest([value, 1], tag="data=mine") != data_digest([value, 2], tag="data=mine")
 
 
+@dataclasses.dataclass
+class Split:
+    name: str
+
+
+def test_data_that_are_no_field_of_their_dataclass_count():
+    splits = []
+    for x in (np.zeros(3), np.ones(3)):
+        splits.append(Split("train"))
+        splits[-1].x = x
+    assert data_digest(splits[0]) != data_digest(splits[1])
+
+
+def test_structured_arrays_are_read_to_their_objects():
+    kind = np.dtype([("age", "i4"), ("city", object)])
+    arrays = [np.array(rows, kind) for rows in ([(1, "Rome")], [(1, "Oslo")], [(2, "Rome")])]
+    assert len({data_digest(array) for array in arrays}) == 3
+    with pytest.raises(InputError) as caught:
+        data_digest(np.array([(1, threading.Lock())], kind))
+    assert caught.value.code == "DV403"
+    texts = [np.array(values, np.dtypes.StringDType()) for values in (["a", "b"], ["a", "c"])]
+    assert data_digest(texts[0]) == data_digest(texts[0].copy()) != data_digest(texts[1])
+
+
 def test_too_deep_a_nesting_is_refused():
     value = []
     for _ in range(100_000):
@@ -279,6 +306,89 @@ def test_closures_partials_objects_and_estimators_count_with_their_settings():
     digests = [code_digest(fit(first)) for fit in fits]
     assert digests == [code_digest(fit(again)) for fit in fits]
     assert len(set(digests)) == len(fits)
+
+
+MADE = {
+    "functools.cache": "@functools.cache\ndef scale(): return {}\ndef fit(data, rows, seed): return scale()",
+    "functools.lru_cache": "@functools.lru_cache(8)\ndef fit(data, rows, seed): return {}",
+    "a cached method": "class Fit:\n  @functools.cache\n  def __call__(self, data): return {}\nfit = Fit()",
+    "an attribute of a function": "def fit(data, rows, seed): return fit.rate\nfit.rate = {}",
+    "an attribute of a partial": "def fit(data): return fit.rate\nfit = functools.partial(fit)\nfit.rate = {}",
+    "singledispatch": "@functools.singledispatch\ndef fit(data): return 0\n@fit.register\ndef _(data: list): return {}",
+    "a method, executed": "class Fit:\n  def __call__(self, data): return {}\nfit = Fit()",
+    "of a metaclass": "class Meta(type):\n  rate = {}\nclass fit(metaclass=Meta): pass",
+    "no field": "@dataclass\nclass Fit:\n  name: str = ''\nfit = Fit()\nfit.rate = {}",
+    "no field, frozen": "@dataclass(frozen=True)\nclass Fit:\n  def __post_init__(self):\n"
+    "    object.__setattr__(self, 'rate', {})\nfit = Fit()",
+    "a dataclass's items": "@dataclass\nclass Fit(list):\n  name: str = ''\nfit = Fit()\nfit.append({})",
+    "a field's factory": "@dataclass\nclass fit:\n  rates: list = field(default_factory=lambda: [{}])",
+    "make_dataclass": "def call(self, data): return {}\n"
+    "fit = make_dataclass('Fit', [], namespace={{'__call__': call}})()",
+    "a library's closure": "names = {{'__name__': 'numpy.x'}}\n"
+    "exec('def make(x):\\n  def made(): return x\\n  return made', names)\nfit = names['make']({})",
+}
+
+
+def made(source):
+    names = {"__name__": "__main__"}
+    exec("import functools\nfrom dataclasses import dataclass, field, make_dataclass\n" + source, names)
+    return names["fit"]
+
+
+@pytest.mark.parametrize("source", MADE.values(), ids=MADE)
+def test_whatever_holds_a_setting_it_counts(source):
+    assert code_digest(made(source.format(1))) == code_digest(made(source.format(1)))
+    assert code_digest(made(source.format(1))) != code_digest(made(source.format(5)))
+
+
+def test_the_order_of_fields_counts():
+    source = "@dataclass\nclass Fit:\n  {}: int\n  {}: int\ndef fit(data, rows, seed): return Fit(1, 2)"
+    assert code_digest(made(source.format("a", "b"))) != code_digest(made(source.format("b", "a")))
+
+
+def test_what_was_asked_before_makes_no_difference():
+    for name in ("functools.cache", "singledispatch"):
+        fit = made(MADE[name].format(1))
+        before = code_digest(fit)
+        fit([]) if name == "singledispatch" else fit(None, None, 0)
+        assert code_digest(fit) == before
+
+
+def test_what_has_a_name_alone_is_refused_unless_an_installed_module_has_it_under_that_name():
+    def double(x):
+        return 2 * x
+
+    assert len({code_digest(ufunc) for ufunc in (np.add, np.exp, scipy.special.expit)}) == 3
+    with pytest.raises(InputError) as caught:
+        code_digest(np.frompyfunc(double, 1, 1))
+    assert caught.value.code == "DV403"
+    assert "double" in str(caught.value)
+    kind = typing.TypeVar("kind")
+    assert code_digest(lambda data, rows, seed: typing.cast(kind, data))
+
+
+def test_optimisers_and_modules_count_with_their_settings(require):
+    optax, jax, linen = require("optax"), require("jax"), require("flax.linen")
+
+    class Net(linen.Module):
+        width: int = 8
+
+        def __call__(self, x):
+            return self.width * x
+
+    makes = [
+        lambda: optax.adam(0.1),
+        lambda: optax.adam(0.2),
+        lambda: optax.sgd(optax.cosine_decay_schedule(0.1, 10)),
+        lambda: optax.sgd(optax.cosine_decay_schedule(0.1, 20)),
+        lambda: jax.jit(lambda x: x),
+        lambda: jax.jit(lambda x, y: x, static_argnums=1),
+        lambda: Net().apply,
+        lambda: Net(9).apply,
+    ]
+    digests = [code_digest(make()) for make in makes]
+    assert digests == [code_digest(make()) for make in makes]
+    assert len(set(digests)) == len(makes)
 
 
 def test_functions_that_name_each_other_are_read_in_short_time():

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from divulge import DivulgeError, Evidence, InputError
+from divulge import DivulgeError, Evidence, InputError, atomic
 from divulge.references import design, fit_references, load_references
+from divulge.references import store as store_module
 from divulge.references.store import rows_of, status
 
 X = np.random.default_rng(0).normal(size=(40, 3))
@@ -58,6 +59,11 @@ def same(one, other):
 
 def models(store):
     return sorted(Path(store).glob("[!.]*.npy"))
+
+
+def rows_file(store):
+    (path,) = Path(store).glob("rows-*.npz")
+    return path
 
 
 # ---------------------------------------------------------------------------------------- found again, or not
@@ -107,6 +113,25 @@ def test_what_changed_is_trained_anew_and_what_comes_back_is_found(what, tmp_pat
     again, count = trained(tmp_path)
     assert count == 0
     same(first, again)
+
+
+def test_a_cached_helper_that_was_edited_is_trained_anew(tmp_path):
+    source = """
+import functools
+
+@functools.cache
+def scale():
+    return {}
+
+def fit(data, rows, seed):
+    return lambda data, rows, query: data[0][rows, 0] * scale()
+"""
+    told = []
+    for number in (1, 5):
+        names = {"__name__": "__main__"}
+        exec(source.format(number), names)
+        told.append(fit_references(names["fit"], (X, Y), DESIGN, kind="logits", store=tmp_path).signals["log_odds"])
+    np.testing.assert_allclose(told[1], 5 * told[0], rtol=1e-5)
 
 
 def test_another_target_is_another_run_and_its_signals_are_kept(tmp_path):
@@ -402,7 +427,7 @@ def test_a_store_of_another_format_is_refused_and_left_alone(tmp_path):
 
 def test_rows_that_are_damaged_or_missing_are_said_and_written_anew_by_the_next_run(tmp_path):
     trained(tmp_path)
-    path = tmp_path / "rows.npz"
+    path = rows_file(tmp_path)
     sound = path.read_bytes()
     for damage in (
         lambda: cut_short(path),
@@ -413,9 +438,35 @@ def test_rows_that_are_damaged_or_missing_are_said_and_written_anew_by_the_next_
         with pytest.raises(InputError) as caught:
             load_references(tmp_path)
         assert caught.value.code == "DV406"
-        assert "rows.npz" in str(caught.value)
+        assert path.name in str(caught.value)
         assert trained(tmp_path)[1] == 0
         assert path.read_bytes() == sound
+
+
+def test_a_run_that_is_stopped_as_it_is_noted_leaves_the_one_before_as_it_was(tmp_path, monkeypatch):
+    """Between its two files, where a reader may come as well."""
+    expected = trained(tmp_path)[0]
+
+    def stopped(path):
+        if path.name == "references.json":
+            raise KeyboardInterrupt
+        return atomic.replacing(path)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(store_module, "replacing", stopped)
+        trained(tmp_path, seed=1, trained_on=~DESIGN)
+    same(load_references(tmp_path), expected)
+    assert trained(tmp_path, seed=1, trained_on=~DESIGN)[1] == 4
+
+
+def test_a_store_whose_rows_have_the_name_of_before_is_read(tmp_path):
+    expected = trained(tmp_path)[0]
+    rows_file(tmp_path).rename(tmp_path / "rows.npz")
+    same(load_references(tmp_path), expected)
+    assert trained(tmp_path)[1] == 0
+    trained(tmp_path, trained_on=~DESIGN)
+    assert trained(tmp_path)[1] == 0
+    same(load_references(tmp_path), expected)
 
 
 def test_stored_models_are_plain_arrays(tmp_path):

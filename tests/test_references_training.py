@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_info
 from divulge import DivulgeError, InputError
 from divulge.evidence import Evidence
 from divulge.model_outputs import SIGNALS
-from divulge.references import design, fit_references
+from divulge.references import design, fit_references, workers
 from divulge.references.executors import _stops_held, in_processes
 from divulge.references.gathering import gather
 from divulge.references.jobs import Failure, Job, job_seed
@@ -69,6 +69,14 @@ def careless(data, rows, seed):
     """Draws from the global generators of numpy and random."""
     weights = np.random.normal(size=4) + random.random()
     return lambda data, rows, query: data[0][rows] @ weights + len(rows)
+
+
+def dawdling(data, rows, seed):
+    """As `careless`, and slow enough for others to draw in the meantime."""
+    first = np.random.normal()
+    threading.Event().wait(0.05)
+    weights = np.random.normal(size=4) + first
+    return lambda data, rows, query: data[0][rows] @ weights
 
 
 def linear(data, rows, seed):
@@ -276,6 +284,27 @@ def test_a_dask_cluster_gives_the_bits_of_the_loop(loop, require):
         assert caught.value.code == "DV402"
 
 
+def test_threads_of_one_worker_take_turns(loop):
+    """As Dask's may: they share the generators that a careless fit draws from."""
+
+    class Threaded:
+        def __init__(self, pool):
+            self.submit = pool.submit
+
+    expected = trained(dawdling)
+    with ThreadPoolExecutor(4) as pool:
+        np.testing.assert_array_equal(trained(dawdling, executor=Threaded(pool)), expected)
+
+
+def test_where_a_parents_end_cannot_be_seen_no_worker_waits_for_it(monkeypatch):
+    started = []
+    monkeypatch.setattr(workers.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(workers.threading, "Thread", lambda **given: started.append(given) or threading.Thread())
+    monkeypatch.setattr(workers.sys, "platform", "win32")
+    workers.begin_worker(os.getppid(), "")
+    assert not started
+
+
 class Elsewhere:
     """An executor with the least an executor has; its worker shares no disk with this machine."""
 
@@ -475,6 +504,7 @@ def test_an_error_names_the_model_and_its_seed_and_finished_models_are_kept(exec
         (lambda data, rows, seed: np.zeros(60), "ndarray"),
         (lambda data, rows, seed: lambda data: 0, "TypeError"),
         (lambda data, rows, seed: sys.exit("done here"), "SystemExit: done here"),
+        (lambda data, rows, seed: lambda data, rows, query: np.full((len(rows), 2), 50.0), "percentages"),
     ],
 )
 def test_what_a_fit_may_do_wrong_is_said(fit, words):
@@ -483,6 +513,14 @@ def test_what_a_fit_may_do_wrong_is_said(fit, words):
     assert caught.value.code == "DV402"
     assert "model 0" in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_a_regression_with_whole_labels_is_told_how_to_say_so():
+    ages = np.arange(60)
+    with pytest.raises(DivulgeError, match="labels as floats, or kind='predictions'"):
+        fit_references(careless, (X, ages), DESIGN)
+    found = fit_references(careless, (X, ages), DESIGN, kind="predictions")
+    assert list(found.signals) == list(fit_references(careless, (X, ages.astype(float)), DESIGN).signals) == ["loss"]
 
 
 @pytest.mark.parametrize(

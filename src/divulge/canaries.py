@@ -21,6 +21,7 @@ from divulge.empirical_epsilon import epsilon_one_run
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.model_outputs import kind_of
+from divulge.references.digests import UNREAD, data_digest
 
 KINDS = ("mislabelled", "duplicated", "out_of_distribution")
 
@@ -40,6 +41,7 @@ class Canaries:
         rows_left: (m,) int, rising: the rows of the data that stay in training. The records that canaries were made
             from leave it, or a canary would stand beside its right label.
         rows: how many rows the data had.
+        made_from: the digest of the data.
         seed: shuffles the training data.
 
     >>> x, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
@@ -55,6 +57,7 @@ class Canaries:
     copies: Rows
     rows_left: Rows
     rows: int
+    made_from: str
     seed: int
 
     def __len__(self) -> int:
@@ -68,14 +71,15 @@ class Canaries:
         """What to train on: the data without the canaries' originals, with the canaries whose coin says so, shuffled.
 
         Args:
-            x: the data that the canaries were made from, (n, …).
+            x: the data that the canaries were made from, (n, …), in the same order.
             y: its labels.
 
         Returns:
             (x, y) of len(rows_left) + the copies of what is included.
 
         Raises:
-            InputError: DV004, another number of rows than the canaries were made from.
+            InputError: DV004, DV412, other records than the canaries were made from, or another order of them: their
+                originals would stay beside them.
 
         >>> x, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
         >>> canaries = plant_canaries(x, y, count=4, kinds=["duplicated"], copies=3)
@@ -86,6 +90,12 @@ class Canaries:
         if len(labels) != self.rows:
             raise InputError(
                 "DV004", f"the canaries were made from {self.rows:,} records, these are {len(labels):,}: give the same"
+            )
+        if _digest(x, labels) != self.made_from:
+            raise InputError(
+                "DV412",
+                "the canaries were made from other records, or from these in another order or of another type: their "
+                "originals would stay in training. Expected the x and y that plant_canaries got",
             )
         planted = np.repeat(np.flatnonzero(self.included), self.copies[self.included])
         order = np.random.default_rng([self.seed, 1]).permutation(len(self.rows_left) + len(planted))
@@ -287,6 +297,7 @@ def plant_canaries(
         copies=np.where(of_each == "duplicated", copies, 1),
         rows_left=np.setdiff1d(np.arange(len(labels)), taken),
         rows=len(labels),
+        made_from=_digest(x, labels),
         seed=seed,
     )
 
@@ -302,6 +313,10 @@ def _records(x: Any, y: ArrayLike) -> tuple[Any, NDArray[Any]]:
     if labels.ndim != 1 and (labels.ndim > 2 or not _one_hot(labels)):
         raise InputError("DV412", f"labels are of shape {labels.shape}, expected (n,), or (n, c) with one 1 a row")
     return x, labels
+
+
+def _digest(x: Any, labels: NDArray[Any]) -> str:
+    return data_digest(x, labels, tag=UNREAD)  # what cannot be read counts by its type: no reason to refuse it here
 
 
 def _one_hot(labels: NDArray[Any]) -> bool:

@@ -78,6 +78,9 @@ def signals_of(
 def kind_of(outputs: NDArray[Any], labels: NDArray[Any]) -> str:
     """What outputs are, by their values.
 
+    Raises:
+        InputError: DV003, percentages.
+
     >>> kind_of(np.array([[0.25, 0.75]]), np.array([0])), kind_of(np.array([[0.5, 0.8]]), np.array([0]))
     ('probs', 'logits')
     """
@@ -85,6 +88,10 @@ def kind_of(outputs: NDArray[Any], labels: NDArray[Any]) -> str:
         return "predictions"
     unit = bool((outputs >= 0).all() and (outputs <= 1).all())
     several = outputs.ndim == 1 or labels.ndim == 2
+    if not unit and not several and bool((outputs >= 0).all() and (np.abs(outputs.sum(axis=1) / 100 - 1) < 1e-3).all()):
+        raise InputError(
+            "DV003", "outputs are percentages, rows of which sum to 100; expected probabilities: divide them by 100"
+        )
     return "probs" if unit and (several or bool((np.abs(outputs.sum(axis=1) - 1) <= _NEAR_ONE).all())) else "logits"
 
 
@@ -108,6 +115,7 @@ def coded(labels: NDArray[Any], outputs: NDArray[Any]) -> NDArray[Any]:
         raise InputError(
             "DV021",
             f"labels have {len(values)} distinct values, a reference model's outputs {width} columns; expected labels "
-            f"0..{width - 1}, or as many values as columns",
+            f"0..{width - 1}, or as many values as columns"
+            + (". Of a regression: labels as floats, or kind='predictions'" if outputs.ndim == 1 else ""),
         )
     return codes

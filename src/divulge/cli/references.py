@@ -40,7 +40,11 @@ def references_command() -> None:
 
 
 _MODELS = click.option(
-    "--models", type=click.IntRange(min=1), default=16, show_default=True, help="How many; an even number."
+    "--models",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="How many; an even number gives each its complement.",
 )
 _SEED = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same models."

@@ -17,6 +17,7 @@ from divulge.errors import InputError
 from divulge.fits.batches import Batch, Rows, own
 from divulge.fits.naming import shown
 from divulge.fits.outputs import Predict, codes_of, one_query
+from divulge.references.jobs import AT_ONCE
 
 BLOCK = 1024
 """Records scored in one go; the last block is filled up, since every new shape is compiled anew."""
@@ -58,7 +59,7 @@ class Jax:
     batch_size: int = 64
     optimizer: Any
     loss: Callable[[Any, Any], Any] | None = None
-    at_once: int = 16
+    at_once: int = AT_ONCE
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "at_once"):

@@ -17,6 +17,7 @@ from divulge.fits.naming import shown
 from divulge.fits.outputs import Predict, codes_of
 from divulge.fits.seeding import seeded
 from divulge.fits.tensors import as_tensors, called, chosen, counted, on_device, place, scores
+from divulge.references.jobs import AT_ONCE
 
 _USED = "_divulge_used"  # marks a parameter that a model was trained with; a copy of it has no such mark
 
@@ -65,7 +66,7 @@ schedule=None, at_once=16), 20.0)
     batches: Literal["own", "shared"] = "own"
     order_seed: int = 0
     schedule: Callable[[Any, int], Any] | None = None
-    at_once: int = 16
+    at_once: int = AT_ONCE
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "at_once"):

@@ -13,6 +13,7 @@ from divulge.adapters.records import take
 from divulge.errors import InputError
 from divulge.fits.naming import shown
 from divulge.fits.outputs import Predict
+from divulge.references.jobs import AT_ONCE
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,7 +42,7 @@ class Views:
     @property
     def at_once(self) -> int:
         """How many models `many` is given in a batch."""
-        return int(getattr(self.fit, "at_once", 16))
+        return int(getattr(self.fit, "at_once", AT_ONCE))
 
     @property
     def device(self) -> Any:

@@ -52,7 +52,8 @@ def references_from_bagging(
         formula. NaN where a member was drawn by all trees, or by none, and where a non-member borrows from such a one.
 
     Raises:
-        InputError: DV410, another model, not fitted, not on these members, without bootstrap, or with few trees.
+        InputError: DV410, another model, not fitted, not on these members in this order, without bootstrap, or with
+            few trees.
 
     >>> from sklearn.ensemble import RandomForestClassifier
     >>> x, y = np.random.default_rng(0).random((60, 4)), np.arange(60) % 2
@@ -68,6 +69,7 @@ def references_from_bagging(
     names = names_of(signal, "predictions" if classes is None else "probs")
     if classes is not None:
         y = codes_of(y, to_array(classes, "classes", set()))
+    _check_order(forest, y[member], classes)
     lender = np.empty(len(member), np.int64)
     lender[member] = np.arange(drawn.shape[1])
     shuffled = np.random.default_rng(seed).permutation(drawn.shape[1])
@@ -120,6 +122,36 @@ def _drawn(forest: Any, m: int) -> NDArray[np.bool_]:
     for tree, sample in enumerate(samples):
         drawn[tree, sample] = True
     return drawn
+
+
+def _check_order(forest: Any, y: NDArray[Any], classes: NDArray[Any] | None) -> None:
+    """Refuse members in another order than they were fitted in: then a tree's root counts other labels.
+
+    Args:
+        forest: fitted.
+        y: (m,) the members' numbers of classes, or values of a regression.
+        classes: the forest's.
+    """
+    trees = zip(forest.estimators_, forest.estimators_samples_, strict=True)
+    for number, (tree, sample) in enumerate(trees):
+        root = getattr(tree, "tree_", None)
+        weighted = any(getattr(one, "class_weight", None) is not None for one in (forest, tree))
+        if root is None or weighted or not np.isclose(root.weighted_n_node_samples[0], len(sample)):
+            return  # no tree, or weights of which only the fit knew
+        told = root.value[0, 0]
+        if classes is None:
+            if tree.criterion == "absolute_error":  # medians
+                return
+            same = np.isclose(told[0], y[sample].mean(), rtol=1e-4, atol=1e-4 * y.std())
+        else:
+            counts = np.bincount(y[sample], minlength=len(classes))[np.asarray(tree.classes_).astype(np.int64)]
+            same = np.allclose(told / told.sum(), counts / len(sample))
+        if not same:
+            raise InputError(
+                "DV410",
+                f"tree {number} of {type(forest).__name__} was fitted on other labels than the members have that it "
+                "drew; expected members in the order in which the forest was fitted on them, x[member] and y[member]",
+            )
 
 
 def _by_trees(

@@ -1,10 +1,11 @@
 """What data and code are, by their content: two that would train the same model have one digest in any process.
 
 Nothing here depends on addresses, on the order of sets or on how often an object is shared. Data are read to the last
-value. Of code, a function's bytecode, constants, names, defaults and closure, and likewise what it names of the user's
-own modules; an installed library counts by its version. What cannot be seen: what a name will mean that is looked up
-only while the code runs (getattr, eval), what another program or a file does that the code opens, and what the user's
-modules import in their turn. Another version of Python compiles other bytecode.
+value. Of code, a function's bytecode, constants, names, defaults, attributes and closure, and likewise what it names of
+the user's own modules; an installed library counts by its version, and a function that it made while it ran by what
+that one holds besides. What cannot be seen: what a name will mean that is looked up only while the code runs (getattr,
+eval), what another program or a file does that the code opens, and what the user's modules import in their turn.
+Another version of Python compiles other bytecode.
 """
 
 from __future__ import annotations
@@ -148,8 +149,13 @@ class _Reader:
 
     def array(self, value: Any) -> None:
         array = np.asarray(value)
-        if array.dtype.hasobject and array.dtype == object:
-            self.say("objects", str(array.shape))
+        if array.dtype.hasobject and array.dtype.names:
+            self.say("structured", str(array.dtype.descr))
+            for name in array.dtype.names:
+                self.array(array[name])
+            return
+        if array.dtype.hasobject:  # and texts of any length
+            self.say("objects", str(array.dtype), str(array.shape))
             self.sequence(array.ravel().tolist())
             return
         self.say("array", str(array.dtype.descr if array.dtype.names else array.dtype.str), str(array.shape))
@@ -246,9 +252,9 @@ class _Reader:
         elif isinstance(value, property):
             self.say("property")
             self.read((value.fget, value.fset, value.fdel))
-        elif isinstance(value, functools.partial):
-            self.say("partial")
-            self.read((value.func, value.args, value.keywords))
+        elif isinstance(value, types.MappingProxyType):
+            self.say("mappingproxy")
+            self.read(dict(value))
         elif isinstance(value, types.ModuleType):
             self.module(value.__name__)
         elif isinstance(value, types.BuiltinFunctionType | types.WrapperDescriptorType | types.MethodDescriptorType):
@@ -272,21 +278,29 @@ class _Reader:
         return False
 
     def function(self, function: types.FunctionType) -> None:
-        if installed(function.__module__):
+        if _found_by_name(function):
             self.named(function)
             return
         if self.again(function):
             return
         self.say("function")
-        self.read(function.__code__)
+        own = not installed(function.__module__)
+        if own:
+            self.read(function.__code__)
+        else:  # such as optax.adam(0.1) holds: its code by the version, and its 0.1 by the closure
+            self.named(function)
         self.read((function.__defaults__, function.__kwdefaults__))
-        for cell in function.__closure__ or ():
+        dispatching = isinstance(vars(function).get("registry"), types.MappingProxyType)
+        self.attributes(function, _DISPATCHERS_OWN if dispatching else ())
+        for cell in () if dispatching else function.__closure__ or ():
             try:
                 content = cell.cell_contents
             except ValueError:  # a name that is bound later
                 self.say("unbound")
             else:
                 self.read(content)
+        if not own:
+            return
         for name in _names(function.__code__):
             if name in function.__globals__:
                 self.say("global", name)
@@ -295,21 +309,25 @@ class _Reader:
             self.module(name)
 
     def type(self, kind: type) -> None:
-        if installed(_home(kind)):
+        if _found_by_name(kind):
             self.named(kind)
             return
         if self.again(kind):
             return
         self.say("class", kind.__qualname__)
+        self.read(type(kind))
         for base in kind.__bases__:
             self.read(base)
-        for name, value in sorted(vars(kind).items()):
-            if isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType) or name in _OF_NO_MATTER:
+        self.attributes(kind)
+
+    def attributes(self, value: Any, without: tuple[str, ...] = ()) -> None:
+        """What was set on a function or class; methods that dataclass wrote too, which say the order of fields."""
+        for name, item in sorted(vars(value).items()):
+            if isinstance(item, types.GetSetDescriptorType | types.MemberDescriptorType) or name in _OF_NO_MATTER:
                 continue
-            if isinstance(value, types.FunctionType) and "<string>" in value.__code__.co_filename:
-                continue  # dataclass made it of the fields, which are read
-            self.say("attribute", name)
-            self.read(value)
+            if name not in without:
+                self.say("attribute", name)
+                self.read(item)
 
     def module(self, name: str) -> None:
         """A library by its version, a user's module by its file."""
@@ -333,13 +351,6 @@ class _Reader:
 
     def pickled(self, value: Any) -> None:
         """Anything else by what it would be pickled from: its class, and its state."""
-        if is_dataclass(value) and not installed(_home(type(value))):
-            self.say("dataclass")
-            self.read(type(value))
-            for field in fields(value):
-                self.say("field", field.name)
-                self.read(getattr(value, field.name))
-            return
         try:
             reduced = copyreg.dispatch_table.get(type(value))
             parts = value.__reduce_ex__(4) if reduced is None else reduced(value)
@@ -349,14 +360,30 @@ class _Reader:
         self.say("object")
         self.read(type(value))
         if isinstance(parts, str):
-            self.say("name", parts)
+            self.called(value, parts)
             return
         made, arguments, state, items, pairs = (*parts, None, None, None)[:5]
+        if any(_home(kind) == "flax.linen.module" for kind in type(value).__mro__) and is_dataclass(value):
+            # It lets nothing but fields be set, and keeps a random number besides.
+            state = {field.name: getattr(value, field.name) for field in fields(value)}
+        elif type(value).__name__ == "PjitFunction":  # of jax.jit: what it calls knows the line that it stands in
+            state = {name: item for name, item in state.items() if name != "cache_miss"}
         self.read(made)
         self.read(tuple(argument for argument in arguments if argument is not type(value)))
         self.read(dict(sorted(state.items())) if isinstance(state, dict) and all(map(_text, state)) else state)
         self.read(None if items is None else list(items))
         self.read(None if pairs is None else list(pairs))
+
+    def called(self, value: Any, name: str) -> None:
+        """What would be pickled as a name alone: what it wraps, or what an installed module has under that name."""
+        if "__wrapped__" in getattr(value, "__dict__", {}):  # by functools.cache: what it remembers makes no difference
+            self.attributes(value)
+            return
+        package = _package_of(value, name)
+        if package or _home(type(value)) == "typing":  # typing's stand in annotations
+            self.say("name", package, name, _version(package))
+        else:
+            self.unread(value, f"it is known by its name alone, {name}")
 
     def unread(self, value: object, reason: str) -> None:
         if not self.forgiving:
@@ -372,13 +399,32 @@ _OF_NO_MATTER = (
     "__module__", "__doc__", "__dict__", "__weakref__", "__abstractmethods__", "_abc_impl", "__firstlineno__",
     "__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__annotations__",
     "__orig_bases__", "__parameters__", "__qualname__", "__classcell__", "__annotate__", "__annotations_cache__",
+    "__annotate_func__", "__type_params__",
 )  # fmt: skip
+_DISPATCHERS_OWN = ("register", "dispatch", "_clear_cache")
+"""What functools.singledispatch sets on its function beside the registry; like its closure, it holds a cache."""
 
 
 def _home(value: Any) -> str:
     """The module of a function or class; compiled ones may not say."""
     module = getattr(value, "__module__", "")
     return module if isinstance(module, str) else ""
+
+
+def _found_by_name(value: Any) -> bool:
+    """Whether a function or class is an installed module's own; what its code makes while it runs has settings."""
+    module, name = _home(value), value.__qualname__
+    if not installed(module) or "<locals>" in name:
+        return False
+    return module != "types" or hasattr(types, name)  # its new_class and make_dataclass give classes its own name
+
+
+def _package_of(value: Any, name: str) -> str:
+    """The installed package that has this very thing under its name, in one of its modules; "" where none has."""
+    for place in (_home(value) or _home(type(value)), *list(sys.modules)):
+        if installed(place) and getattr(sys.modules.get(place), "__dict__", {}).get(name) is value:
+            return place.partition(".")[0]
+    return ""
 
 
 def _text(value: object) -> bool:

@@ -19,7 +19,8 @@ from divulge.errors import InputError
 
 FORMAT = 1
 INDEX = "references.json"
-ROWS = "rows.npz"
+OLD_ROWS = "rows.npz"
+"""What the rows' file was called before its name said which run it is of."""
 MARK = "divulge references"
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, OverflowError, RecursionError)
 
@@ -103,7 +104,7 @@ def read_model(
 
 
 def arrays_of(rows: Rows) -> dict[str, NDArray[Any]]:
-    """The arrays of rows.npz, by name."""
+    """The arrays of the rows' file, by name."""
     arrays = {
         "design": np.packbits(rows.trained_on, axis=1),
         "labels": rows.labels,
@@ -175,13 +176,20 @@ def needed_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def rows_path(folder: Path, digest: str) -> Path:
+    """Where the rows of a run are, by the digest of their arrays: another run's stay where they are beside them."""
+    return folder / f"rows-{digest[:32]}.npz"
+
+
 def read_rows(folder: Path, index: Mapping[str, Any]) -> Rows:
-    """What rows.npz says, if it is the one that the index is of.
+    """What the rows' file says, if it is the one that the index is of.
 
     Raises:
         InputError: DV406, it is damaged, missing or of another run.
     """
-    path = folder / ROWS
+    path = rows_path(folder, index["rows_digest"])
+    if not path.exists() and (folder / OLD_ROWS).exists():
+        path = folder / OLD_ROWS
     try:
         arrays = read_arrays(path)
         sound = digest_of(arrays) == index["rows_digest"]
@@ -196,7 +204,7 @@ def read_rows(folder: Path, index: Mapping[str, Any]) -> Rows:
 
 
 def is_sound(folder: Path, index: Mapping[str, Any]) -> bool:
-    """Whether rows.npz is there as the index describes it."""
+    """Whether the rows are there as the index describes it."""
     try:
         read_rows(folder, index)
     except InputError:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+AT_ONCE = 16
+"""Models that are trained together where a fit does not say how many it can."""
+
 Task = Callable[["Job"], Any]
 Take = Callable[["Job", Any], None]
 

@@ -93,7 +93,14 @@ def _indices(part: Any, m: int) -> Rows:
     if index.dtype == np.bool_ and index.shape == (m,):
         return np.flatnonzero(index)
     if index.ndim != 1 or (index.size and (index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= m)):
-        raise InputError("DV410", f"expected folds' indices 0..{m - 1} over the {m:,} members, got {index!r:.80}")
+        got = f"{index.dtype} of shape {index.shape}"
+        if index.size and index.dtype.kind in "iu":
+            got = f"{index.min()}..{index.max()}" if index.ndim == 1 else got
+        raise InputError(
+            "DV410",
+            f"folds have indices {got}, expected 0..{m - 1} over the {m:,} members: cross-validate the members only, "
+            "x[member] and y[member]",
+        )
     return index.astype(np.int64)
 
 

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from divulge.blocks import cores
 from divulge.errors import DivulgeError, InputError
-from divulge.references.jobs import job_seed
+from divulge.references.jobs import AT_ONCE, job_seed
 from divulge.references.pinning import pinned
 
-AT_ONCE = 16
-"""Models that are trained together where a fit does not say how many it can."""
 START = 3.0
 """Seconds until a process is up and has imported a framework."""
 ENOUGH = 2.0

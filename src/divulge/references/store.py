@@ -2,11 +2,12 @@
 
     <key>.npy         one finished model: a float32 array (s, n, q) that numpy.load reads, then a line of JSON
     references.json   the latest run: what it was made of, and its models' keys in order
-    rows.npz          its design, labels, ids, members, and the target's signals
+    rows-<digest>.npz its design, labels, ids, members, and the target's signals
 
 A key is a digest of all that the model depends on: its design row, number and seed, the data, the code, the signals,
 the tag. Nothing is found under another key, so nothing that changed is used again. Every file is written beside its
-place and renamed: a killed run leaves whole files. Nothing is ever unpickled, and nothing is deleted.
+place and renamed, and what references.json names is there before it: a run that is killed leaves whole files, and
+whoever reads sees one run or the other. Nothing is ever unpickled, and nothing is deleted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from divulge.references.files import (
     FORMAT,
     INDEX,
     MARK,
-    ROWS,
     Rows,
     about_model,
     arrays_of,
@@ -40,6 +40,7 @@ from divulge.references.files import (
     read_index,
     read_model,
     read_rows,
+    rows_path,
     write_model,
 )
 from divulge.references.matching import chosen_rows
@@ -173,13 +174,15 @@ class Store:
             "keys": self.keys,
             "tag": recipe.tag,
             "seed": recipe.seed,
-            "rows_digest": digest_of(arrays),
+            "rows_digest": (digest := digest_of(arrays)),
             "version": VERSION,
         }
-        if read_index(self.folder) == index and is_sound(self.folder, index):
+        sound = is_sound(self.folder, index)
+        if read_index(self.folder) == index and sound:
             return  # the same run goes on; a folder that is complete may even be read-only
-        with replacing(self.folder / ROWS) as temporary:
-            write_arrays(temporary, arrays)
+        if not sound:
+            with replacing(rows_path(self.folder, digest)) as temporary:
+                write_arrays(temporary, arrays)
         text = json.dumps(index, indent=1, sort_keys=True) + "\n"
         with replacing(self.folder / INDEX) as temporary:
             temporary.write_bytes(text.encode())
@@ -203,7 +206,7 @@ def load_references(
         (r, n, q) float32 signals, of the r models that have finished; the log says how many are missing.
 
     Raises:
-        InputError: DV030, no store there; DV406, a damaged references.json or rows.npz; DV407, a store of another
+        InputError: DV030, no store there; DV406, damaged references.json or rows; DV407, a store of another
             format; DV408, no finished model; DV409, ids that the store lacks or has twice, or other labels.
 
     >>> import tempfile

@@ -21,7 +21,7 @@ from divulge.model_outputs import KINDS, SIGNALS, coded, kind_of, signals_of
 from divulge.references import executors
 from divulge.references.digests import code_digest, data_digest
 from divulge.references.files import Rows
-from divulge.references.jobs import Job, Take, job_seed
+from divulge.references.jobs import AT_ONCE, Job, Take, job_seed
 from divulge.references.pinning import pinned
 from divulge.references.store import Recipe, Store
 
@@ -30,9 +30,6 @@ logger = logging.getLogger("divulge")
 Predict = Callable[[Any, NDArray[np.int64], int], Any]
 Fit = Callable[[Any, NDArray[np.int64], int], Predict]
 Progress = Callable[[int, int, str], None]
-
-AT_ONCE = 16
-"""Models that are trained together where a fit does not say how many it can."""
 
 ASKED = 1 << 14
 """Rows that a model is asked for at once."""

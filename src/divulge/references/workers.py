@@ -33,21 +33,25 @@ def in_worker(token: str, source: Any, job: Job) -> Any:
         source: the file's path, or the task's bytes.
         job: the job.
     """
-    if token not in _TASKS:
-        try:
-            payload = Path(source).read_bytes() if isinstance(source, str) else source
-        except FileNotFoundError:
-            return ABSENT
-        _TASKS.clear()  # one at a time: a task may hold gigabytes
-        try:
-            _TASKS[token] = pickle.loads(payload)
-        except Exception as error:
-            return _portable(Failure(error, traceback.format_exc()))
-    result = attempt(_TASKS[token], job)
+    with _TURN:
+        if token not in _TASKS:
+            try:
+                payload = Path(source).read_bytes() if isinstance(source, str) else source
+            except FileNotFoundError:
+                return ABSENT
+            _TASKS.clear()  # one at a time: a task may hold gigabytes
+            try:
+                _TASKS[token] = pickle.loads(payload)
+            except Exception as error:
+                return _portable(Failure(error, traceback.format_exc()))
+        result = attempt(_TASKS[token], job)
     return _portable(result) if isinstance(result, Failure) else result
 
 
 _TASKS: dict[str, Task] = {}  # a worker's own memory of what was sent to it
+_TURN = threading.RLock()
+"""A worker's threads, as Dask has them, take turns: a process has one of each generator that is seeded. A job may call
+`fit_references` itself, which this thread then goes on with."""
 
 
 def attempt(task: Task, job: Job) -> Any:
@@ -83,6 +87,8 @@ def _portable(failure: Failure) -> Failure:
 def begin_worker(parent: int, folder: str) -> None:
     """Ctrl-C, which reaches every process of a terminal, is the parent's to act on; and no worker outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "win32":  # it tells the number of a parent that is gone as if it were there: nothing to wait for
+        return
     threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
 
 
