@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +19,9 @@ import pytest
 from divulge import Evidence, InputError, audit
 from divulge.doors.tables import Overrides
 from divulge.files import to_arrays
+from divulge.slices import Partition
 from divulge.streams import Stream, planning
-from divulge.streams.checkpoints import Checkpoint
+from divulge.streams.checkpoints import Checkpoint, asked_of
 from divulge.streams.tally import added
 
 FILES, ROWS = 12, 80
@@ -119,9 +123,10 @@ def test_what_is_kept_is_what_was_counted(tmp_path, evidence):
     cuts += evidence.columns
     plan, _ = planning.planned(evidence, attacks="loss", slices=cuts, seed=1, sample=5)
     tally = added(plan, [evidence.take(slice(0, 41)), evidence.take(slice(41, None))])
-    Checkpoint.of(evidence, plan, Overrides(), tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
+    asked = asked_of(plan, Overrides())
+    Checkpoint(evidence, asked, tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
     found = Checkpoint.load(tmp_path / "kept.npz")
-    found.check(plan, Overrides(), {"a": (1, 2), "b": (3, 4)})
+    found.check(asked, {"a": (1, 2), "b": (3, 4)})
     assert found.files == {"a": (1, 2)}
     for ours, theirs in ((evidence, found.sketch), (tally.sample.rows, found.tally.sample.rows)):
         before, after = to_arrays(ours), to_arrays(theirs)
@@ -171,6 +176,99 @@ def test_other_settings_are_refused_and_what_is_kept_stays(tmp_path, folder, how
         audit(Stream(folder, checkpoint=kept, **of_stream), **{**HOW, **how})
     assert caught.value.code == "DV037"
     assert kept.read_bytes() == before
+
+
+def attacker(sign, mean=np.mean):
+    names = {"sign": sign}
+
+    def mine(evidence, rng):
+        return names["sign"] * mean(evidence.outputs, axis=1)
+
+    return mine
+
+
+def slicer(least):
+    def mine(evidence):
+        return Partition("mine", (evidence.labels >= least).astype(np.int32), ("mine=low", "mine=high"))
+
+    return mine
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """An attack that says nothing of its setting in its repr."""
+
+    by: float = field(repr=False)
+
+    def __call__(self, evidence, rng):
+        return self.by * evidence.outputs[:, 0]
+
+
+@functools.cache
+def factor(sign=1):
+    return sign
+
+
+def remembering(factor):
+    def mine(evidence, rng):
+        return factor() * evidence.outputs[:, 0]
+
+    return mine
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"attacks": lambda evidence, rng: evidence.outputs[:, 0]}, {"attacks": lambda e, rng: -e.outputs[:, 0]}),
+        ({"attacks": attacker(1)}, {"attacks": attacker(-1)}),
+        ({"attacks": attacker(1)}, {"attacks": attacker(1, np.max)}),
+        ({"attacks": partial(attacker(1))}, {"attacks": partial(attacker(-1))}),
+        ({"attacks": Scaled(1.0)}, {"attacks": Scaled(-1.0)}),
+        ({"attacks": remembering(factor)}, {"attacks": remembering(functools.cache(lambda: -1))}),
+        ({"slices": [slicer(1)]}, {"slices": [slicer(2)]}),
+    ],
+)
+def test_other_code_under_the_same_name_is_refused(tmp_path, folder, before, after):
+    kept, how = tmp_path / "kept.npz", {"attacks": "loss", "controls": ()}
+    with pytest.raises(Stopped):
+        audit(Stream(folder, checkpoint=kept), progress=stop_after(5 * ROWS), **{**how, **before})
+    with pytest.raises(InputError, match=r"other settings: (the attack|slicer 1) .* its code, or a value") as caught:
+        audit(Stream(folder, checkpoint=kept), **{**how, **after})
+    assert caught.value.code == "DV037"
+    report = audit(Stream(folder, checkpoint=kept), **{**how, **before})
+    assert tables(report) == tables(audit(Stream(folder), **{**how, **before}))
+
+
+def test_code_that_cannot_be_known_is_refused_with_a_checkpoint_only(tmp_path, folder):
+    lock = threading.Lock()
+
+    def guarded(evidence, rng):
+        with lock:
+            return evidence.outputs[:, 0]
+
+    with pytest.raises(
+        InputError, match=r"the attack guarded: expected .* got a lock.*run without a checkpoint"
+    ) as caught:
+        audit(Stream(folder, checkpoint=tmp_path / "kept.npz"), attacks=guarded, controls=())
+    assert caught.value.code == "DV403" and not (tmp_path / "kept.npz").exists()
+    assert audit(Stream(folder), attacks=guarded, controls=()).meta["stream"]["files"] == FILES
+
+
+def test_what_a_function_remembers_while_it_runs_is_no_other_code(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("divulge.streams.reading.SAVE_EVERY", 0.0)
+
+    def made():
+        seen = []
+
+        def mine(evidence, rng):
+            seen.append(len(evidence))
+            return evidence.outputs[:, 0]
+
+        return mine
+
+    with pytest.raises(Stopped):
+        audit(Stream(folder, checkpoint=tmp_path / "kept.npz"), attacks=made(), progress=stop_after(5 * ROWS))
+    assert audit(Stream(folder, checkpoint=tmp_path / "kept.npz"), attacks=made()).meta["stream"]["files"] == FILES
 
 
 def test_what_the_tally_does_not_depend_on_may_change(tmp_path, folder):
@@ -293,7 +391,7 @@ count = []
 
 def mine(evidence, rng):
     count.append(1)
-    if len(count) == 8 and how == "interrupt":
+    if len(count) == 8 and sys.argv[-1] == "interrupt":  # a name of this file would be part of the attack's code
         os.kill(os.getpid(), signal.SIGINT)  # from a worker's thread: it reaches the main one wherever that is
     return evidence.outputs[:, 0]
 

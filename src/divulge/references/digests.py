@@ -249,6 +249,9 @@ class _Reader:
         elif isinstance(value, functools.partial):
             self.say("partial")
             self.read((value.func, value.args, value.keywords))
+        elif isinstance(value, functools._lru_cache_wrapper | functools.cached_property):  # not what it remembers
+            self.say(type(value).__name__)
+            self.read(value.func if isinstance(value, functools.cached_property) else value.__wrapped__)
         elif isinstance(value, types.ModuleType):
             self.module(value.__name__)
         elif isinstance(value, types.BuiltinFunctionType | types.WrapperDescriptorType | types.MethodDescriptorType):

@@ -22,7 +22,7 @@ from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.report import Row
 from divulge.streams.batches import Part, blocks_of, listed, of_tables, parts_of, sketched
-from divulge.streams.checkpoints import Checkpoint
+from divulge.streams.checkpoints import Checkpoint, asked_of
 from divulge.streams.sketches import joined
 from divulge.streams.source import Stream
 from divulge.streams.tally import NO_BOUNDS, Bounds, Plan, Tally, added
@@ -142,8 +142,9 @@ def _read_files(stream: Stream, source: Sequence[Any], planned: Planned, tell: P
         kept.sketch if kept is not None else sketched([part for of in parts.values() for part in of], stream.columns)
     )
     plan, statuses = planned(sketch)
+    asked = "" if stream.checkpoint is None else asked_of(plan, stream.columns)
     if kept is not None:
-        kept.check(plan, stream.columns, stamps)
+        kept.check(asked, stamps)
     total, finished = (None, {}) if kept is None else (kept.tally, dict(kept.files))
     left = {file: of for file, of in parts.items() if names[file] not in finished}
     rows = {file: sum(part.rows for part in of) for file, of in parts.items()}
@@ -159,7 +160,7 @@ def _read_files(stream: Stream, source: Sequence[Any], planned: Planned, tell: P
 
     def save() -> None:
         if stream.checkpoint is not None:
-            Checkpoint.of(sketch, plan, stream.columns, total, finished).save(stream.checkpoint)
+            Checkpoint(sketch, asked, total, finished).save(stream.checkpoint)
 
     if kept is None:
         save()  # a place that cannot be written to is told of now, not in an hour
