@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -307,6 +308,46 @@ def test_files_that_came_later_are_counted_too(tmp_path, folder):
     report, seen = counted(folder, kept)
     assert seen == [FILES * ROWS] and first.meta["stream"]["files"] == 11 and report.meta["stream"]["files"] == 12
     assert report.meta["data"]["members"] == FILES * ROWS // 2
+
+
+def test_files_of_the_same_names_in_another_folder_change_nothing_of_those_counted(tmp_path, folder):
+    kept, other = tmp_path / "kept.npz", tmp_path / "other"
+    counted(folder, kept)
+    other.mkdir()
+    records(ids=np.array([f"s{at}" for at in range(FILES * ROWS)])).take(slice(0, ROWS)).save(other / "00.parquet")
+    for _ in range(2):
+        report = audit(Stream([folder, other], checkpoint=kept), **HOW)
+        assert report.meta["stream"]["files"] == FILES + 1
+    assert report.meta["data"]["members"] == (FILES + 1) * ROWS // 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere files have no such modes")
+def test_a_checkpoint_is_for_its_owner_only(tmp_path, folder):
+    counted(folder, tmp_path / "kept.npz")
+    assert stat.S_IMODE((tmp_path / "kept.npz").stat().st_mode) == 0o600
+
+
+def test_a_disk_that_is_full_for_a_while_is_told_of_once_and_the_run_goes_on(tmp_path, folder, monkeypatch, caplog):
+    monkeypatch.setattr("divulge.streams.reading.SAVE_EVERY", 0.0)
+    kept, save, tries = tmp_path / "kept.npz", Checkpoint.save, []
+
+    def full_from_the_second_on(self, path):
+        tries.append(len(self.files))
+        if len(tries) > 1 and len(self.files) < room:
+            raise InputError("DV035", f"cannot write {path}: No space left on device. Nothing was changed.")
+        save(self, path)
+
+    monkeypatch.setattr(Checkpoint, "save", full_from_the_second_on)
+    room = FILES  # from the last file on there is some again
+    report, _ = counted(folder, kept)
+    assert report.meta["stream"]["files"] == FILES == len(Checkpoint.load(kept).files)
+    assert len(tries) > FILES and [record.message.count("No space left") for record in caplog.records] == [1]
+    kept.unlink()
+    tries.clear()
+    room = FILES + 1  # never
+    with pytest.raises(InputError, match="No space left") as caught:
+        counted(folder, kept)
+    assert caught.value.code == "DV035" and len(tries) > FILES
 
 
 def flipped(data):

@@ -38,7 +38,7 @@ class Checkpoint:
         sketch: which the attacks were fitted on; the same one is used after a stop.
         asked: what the tally depends on, as text.
         tally: of the finished files; None where there are none.
-        files: their names, sizes and times.
+        files: their whole paths, sizes and times.
     """
 
     sketch: Evidence
@@ -73,11 +73,12 @@ class Checkpoint:
                 raise InputError("DV037", f"{where} has counted {name}, which was changed since. Use another one.")
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it, whole or not at all."""
+        """Write it, whole or not at all; for its owner's eyes, since it holds some of the records."""
         arrays: Arrays = {"asked": _text(self.asked), "files": _text(json.dumps(self.files))}
         arrays |= {f"sketch {name}": array for name, array in to_arrays(self.sketch).items()}
         arrays |= {} if self.tally is None else _of_tally(self.tally)
         with replacing(path) as temporary:
+            temporary.chmod(0o600)  # while it is empty
             write_arrays(temporary, arrays)
 
     @classmethod
