@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +20,9 @@ import pytest
 from divulge import Evidence, InputError, audit
 from divulge.doors.tables import Overrides
 from divulge.files import to_arrays
+from divulge.slices import Partition
 from divulge.streams import Stream, planning
-from divulge.streams.checkpoints import Checkpoint
+from divulge.streams.checkpoints import Checkpoint, asked_of
 from divulge.streams.dealing import Block, placed
 from divulge.streams.tally import added
 
@@ -122,9 +127,10 @@ def test_what_is_kept_is_what_was_counted(tmp_path, evidence):
     plan, _ = planning.planned(sketch, attacks="loss", slices=cuts, seed=1, sample=5)
     cut = [Block(evidence.take(rows), "a", rows.start) for rows in (slice(0, 41), slice(41, None))]
     tally = added(plan, cut)
-    Checkpoint.of(sketch, plan, Overrides(), tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
+    asked = asked_of(plan, Overrides())
+    Checkpoint(sketch, asked, tally, {"a": (1, 2)}).save(tmp_path / "kept.npz")
     found = Checkpoint.load(tmp_path / "kept.npz")
-    found.check(plan, Overrides(), {"a": (1, 2), "b": (3, 4)})
+    found.check(asked, {"a": (1, 2), "b": (3, 4)})
     assert found.files == {"a": (1, 2)}
     for ours, theirs in ((sketch, found.sketch), (tally.sample.rows, found.tally.sample.rows)):
         before, after = to_arrays(ours), to_arrays(theirs)
@@ -176,6 +182,99 @@ def test_other_settings_are_refused_and_what_is_kept_stays(tmp_path, folder, how
     assert kept.read_bytes() == before
 
 
+def attacker(sign, mean=np.mean):
+    names = {"sign": sign}
+
+    def mine(evidence, rng):
+        return names["sign"] * mean(evidence.outputs, axis=1)
+
+    return mine
+
+
+def slicer(least):
+    def mine(evidence):
+        return Partition("mine", (evidence.labels >= least).astype(np.int32), ("mine=low", "mine=high"))
+
+    return mine
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """An attack that says nothing of its setting in its repr."""
+
+    by: float = field(repr=False)
+
+    def __call__(self, evidence, rng):
+        return self.by * evidence.outputs[:, 0]
+
+
+@functools.cache
+def factor(sign=1):
+    return sign
+
+
+def remembering(factor):
+    def mine(evidence, rng):
+        return factor() * evidence.outputs[:, 0]
+
+    return mine
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"attacks": lambda evidence, rng: evidence.outputs[:, 0]}, {"attacks": lambda e, rng: -e.outputs[:, 0]}),
+        ({"attacks": attacker(1)}, {"attacks": attacker(-1)}),
+        ({"attacks": attacker(1)}, {"attacks": attacker(1, np.max)}),
+        ({"attacks": partial(attacker(1))}, {"attacks": partial(attacker(-1))}),
+        ({"attacks": Scaled(1.0)}, {"attacks": Scaled(-1.0)}),
+        ({"attacks": remembering(factor)}, {"attacks": remembering(functools.cache(lambda: -1))}),
+        ({"slices": [slicer(1)]}, {"slices": [slicer(2)]}),
+    ],
+)
+def test_other_code_under_the_same_name_is_refused(tmp_path, folder, before, after):
+    kept, how = tmp_path / "kept.npz", {"attacks": "loss", "controls": ()}
+    with pytest.raises(Stopped):
+        audit(Stream(folder, checkpoint=kept), progress=stop_after(5 * ROWS), **{**how, **before})
+    with pytest.raises(InputError, match=r"other settings: (the attack|slicer 1) .* its code, or a value") as caught:
+        audit(Stream(folder, checkpoint=kept), **{**how, **after})
+    assert caught.value.code == "DV037"
+    report = audit(Stream(folder, checkpoint=kept), **{**how, **before})
+    assert tables(report) == tables(audit(Stream(folder), **{**how, **before}))
+
+
+def test_code_that_cannot_be_known_is_refused_with_a_checkpoint_only(tmp_path, folder):
+    lock = threading.Lock()
+
+    def guarded(evidence, rng):
+        with lock:
+            return evidence.outputs[:, 0]
+
+    with pytest.raises(
+        InputError, match=r"the attack guarded: expected .* got a lock.*run without a checkpoint"
+    ) as caught:
+        audit(Stream(folder, checkpoint=tmp_path / "kept.npz"), attacks=guarded, controls=())
+    assert caught.value.code == "DV403" and not (tmp_path / "kept.npz").exists()
+    assert audit(Stream(folder), attacks=guarded, controls=()).meta["stream"]["files"] == FILES
+
+
+def test_what_a_function_remembers_while_it_runs_is_no_other_code(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("divulge.streams.reading.SAVE_EVERY", 0.0)
+
+    def made():
+        seen = []
+
+        def mine(evidence, rng):
+            seen.append(len(evidence))
+            return evidence.outputs[:, 0]
+
+        return mine
+
+    with pytest.raises(Stopped):
+        audit(Stream(folder, checkpoint=tmp_path / "kept.npz"), attacks=made(), progress=stop_after(5 * ROWS))
+    assert audit(Stream(folder, checkpoint=tmp_path / "kept.npz"), attacks=made()).meta["stream"]["files"] == FILES
+
+
 def test_what_the_tally_does_not_depend_on_may_change(tmp_path, folder):
     kept = tmp_path / "kept.npz"
     begun(folder, kept)
@@ -212,6 +311,46 @@ def test_files_that_came_later_are_counted_too(tmp_path, folder):
     report, seen = counted(folder, kept)
     assert seen == [FILES * ROWS] and first.meta["stream"]["files"] == 11 and report.meta["stream"]["files"] == 12
     assert report.meta["data"]["members"] == FILES * ROWS // 2
+
+
+def test_files_of_the_same_names_in_another_folder_change_nothing_of_those_counted(tmp_path, folder):
+    kept, other = tmp_path / "kept.npz", tmp_path / "other"
+    counted(folder, kept)
+    other.mkdir()
+    records(ids=np.array([f"s{at}" for at in range(FILES * ROWS)])).take(slice(0, ROWS)).save(other / "00.parquet")
+    for _ in range(2):
+        report = audit(Stream([folder, other], checkpoint=kept), **HOW)
+        assert report.meta["stream"]["files"] == FILES + 1
+    assert report.meta["data"]["members"] == (FILES + 1) * ROWS // 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere files have no such modes")
+def test_a_checkpoint_is_for_its_owner_only(tmp_path, folder):
+    counted(folder, tmp_path / "kept.npz")
+    assert stat.S_IMODE((tmp_path / "kept.npz").stat().st_mode) == 0o600
+
+
+def test_a_disk_that_is_full_for_a_while_is_told_of_once_and_the_run_goes_on(tmp_path, folder, monkeypatch, caplog):
+    monkeypatch.setattr("divulge.streams.reading.SAVE_EVERY", 0.0)
+    kept, save, tries = tmp_path / "kept.npz", Checkpoint.save, []
+
+    def full_from_the_second_on(self, path):
+        tries.append(len(self.files))
+        if len(tries) > 1 and len(self.files) < room:
+            raise InputError("DV035", f"cannot write {path}: No space left on device. Nothing was changed.")
+        save(self, path)
+
+    monkeypatch.setattr(Checkpoint, "save", full_from_the_second_on)
+    room = FILES  # from the last file on there is some again
+    report, _ = counted(folder, kept)
+    assert report.meta["stream"]["files"] == FILES == len(Checkpoint.load(kept).files)
+    assert len(tries) > FILES and [record.message.count("No space left") for record in caplog.records] == [1]
+    kept.unlink()
+    tries.clear()
+    room = FILES + 1  # never
+    with pytest.raises(InputError, match="No space left") as caught:
+        counted(folder, kept)
+    assert caught.value.code == "DV035" and len(tries) > FILES
 
 
 def flipped(data):
@@ -296,7 +435,7 @@ count = []
 
 def mine(evidence, rng):
     count.append(1)
-    if len(count) == 8 and how == "interrupt":
+    if len(count) == 8 and sys.argv[-1] == "interrupt":  # a name of this file would be part of the attack's code
         os.kill(os.getpid(), signal.SIGINT)  # from a worker's thread: it reaches the main one wherever that is
     return evidence.outputs[:, 0]
 

@@ -18,6 +18,7 @@ from divulge.cli import main
 from divulge.cli.guides import RECIPES
 from divulge.codes import CODES
 from divulge.comparison import Comparison
+from divulge.streams.checkpoints import Checkpoint
 
 PASSING = "[gate]\nscore = { max = 0.99 }\n"
 FAILING = "[gate]\nscore = { max = 0.01 }\n"
@@ -491,3 +492,45 @@ def test_importing_divulge_does_not_import_the_command_line() -> None:
     code = "import sys, divulge; sys.exit(bool({'click', 'rich', 'divulge.cli'} & set(sys.modules)))"
     run = process(code=code)
     assert (run.communicate(), run.returncode) == ((b"", b""), 0)
+
+
+# ------------------------------------------------------------------------------------------------ a stream of files
+
+
+@pytest.fixture
+def hundred(folder: Path) -> Path:
+    """A hundred small files, of which one in the middle was cut off."""
+    records, files = evidence(1000), folder / "files"
+    files.mkdir()
+    for at in range(100):
+        records.take(slice(at, None, 100)).save(files / f"{at:02}.parquet")
+    cut = files / "50.parquet"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    return cut
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_truncated_file_among_a_hundred_is_named_and_with_leave_left_out(
+    hundred: Path, capsys: pytest.CaptureFixture[str], kept: bool
+) -> None:
+    command = ["audit", "files", "--engine", "stream", "--budget", "quick", "--workers", "2", "--json", "stream.json"]
+    command += ["--checkpoint", "kept.npz"] if kept else []
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "DV032" in err and "50.parquet" in err
+    assert ("All other files are counted and kept" if kept else "Nothing is kept: no checkpoint") in err
+    assert not Path("stream.json").exists() and Path("kept.npz").exists() == kept
+    if kept:
+        done = Checkpoint.load("kept.npz")
+        assert done is not None and done.tally is not None
+        assert len(done.files) == 99 and int(done.tally.rows.sum()) == 1980
+    assert main([*command, "--skip-bad-files"]) == 0
+    out = capsys.readouterr().out
+    assert "99 files" in out and "left out 1 file that could not be read" in out and "50.parquet" in out
+    meta = json.loads(Path("stream.json").read_text())["meta"]
+    assert list(meta["stream"]["left_out"]) == ["50.parquet"] and meta["stream"]["files"] == 99
+    assert meta["data"]["members"] + meta["data"]["nonmembers"] == 1980
+    evidence(1000).take(slice(50, None, 100)).save(hundred)
+    assert main(command) == 0
+    whole = json.loads(Path("stream.json").read_text())["meta"]
+    assert whole["stream"]["left_out"] == {} and whole["data"]["members"] == whole["data"]["nonmembers"] == 1000

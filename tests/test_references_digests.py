@@ -391,6 +391,21 @@ def test_optimisers_and_modules_count_with_their_settings(require):
     assert len(set(digests)) == len(makes)
 
 
+def test_what_is_remembered_counts_by_its_code_not_by_what_is_in_it():
+    class Mean:
+        @functools.cached_property
+        def value(self):
+            return 1
+
+    def of(value):
+        cached = functools.cache(lambda: value)
+        return lambda data, rows, seed: cached()
+
+    assert code_digest(of(1)) == code_digest(of(1)) != code_digest(of(2))
+    assert code_digest(functools.cache(len)) != code_digest(functools.cache(sum))
+    assert code_digest(Mean) == code_digest(Mean)
+
+
 def test_functions_that_name_each_other_are_read_in_short_time():
     """A web of 40 functions, each of which calls all others: read once each, not once for each way to it."""
     source = "".join(f"def f{i}(x):\n    return {' + '.join(f'f{j}(x)' for j in range(40))} + {i}\n" for i in range(40))

@@ -222,6 +222,9 @@ def test_blocks_add_up(slices):
     blocks = [Histogram.of(*(column[at : at + 300] for column in (*rows, codes)), slices) for at in starts]
     added = blocks[0] + blocks[1] + blocks[2] + blocks[3]
     np.testing.assert_array_equal(added.counts, whole.counts)
+    at_once = Histogram.together(blocks)
+    np.testing.assert_array_equal(at_once.bins, whole.bins)
+    np.testing.assert_array_equal(at_once.counts, whole.counts)
     for code in range(slices):
         alone = Histogram.of(*(column[codes == code] for column in rows)).roc()
         assert_same_counts(added.roc(code), alone)

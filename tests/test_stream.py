@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from dataclasses import replace
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from divulge.streams import Stream, measured, planning, reading
 from divulge.streams.batches import listed, parts_of
 from divulge.streams.dealing import Block, dealing_of, placed
 from divulge.streams.sketches import UNITS
-from divulge.streams.tally import BITS, SLICE_BITS, added
+from divulge.streams.tally import BITS, SLICE_BITS, Tally, Total, added
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))
 SLICES = ("class", "sex", "age", "correct")
@@ -746,6 +747,51 @@ def tally_of(parts):
         counted = added(plan, [block])
         total = counted if total is None else total + counted
     return total
+
+
+def test_tallies_are_added_up_before_what_waits_holds_more_than_their_sum(monkeypatch):
+    evidence = toy(4000)
+    parts = [evidence.take(slice(row, row + 40)) for row in range(0, len(evidence), 40)]
+    plan, _ = planning.planned(evidence, attacks="loss", slices=["class", "sex"], seed=0, sample=50)
+    tallies = [added(plan, [block]) for block in numbered(parts)]
+    together, handled = Tally.together, []
+    monkeypatch.setattr(Tally, "together", staticmethod(lambda many: handled.append(len(many)) or together(many)))
+    total = Total()
+    for at, one in enumerate(tallies):
+        total.add(one, {str(at): at})
+        assert total._size < max(total.tally.size, 1) and len(total.of) + len(total._waiting) == at + 1
+    whole = total.settled()
+    assert sum(handled) < 2.5 * len(parts) and list(total.of.values()) == list(range(len(parts)))
+    one_by_one = reduce(lambda a, b: a + b, tallies)
+    for array in (lambda one: one.rows, lambda one: one.digest, lambda one: one.copies.hashes):
+        np.testing.assert_array_equal(array(whole), array(one_by_one))
+    np.testing.assert_array_equal(whole.everyone["loss"].bins, one_by_one.everyone["loss"].bins)
+    np.testing.assert_array_equal(whole.everyone["loss"].counts, one_by_one.everyone["loss"].counts)
+    for ours, theirs in zip(whole.slices, one_by_one.slices, strict=True):
+        np.testing.assert_array_equal(ours.counts["loss"].counts, theirs.counts["loss"].counts)
+
+
+def test_what_the_slices_hold_is_limited_of_all_partitions_together(monkeypatch):
+    evidence = toy(2000)
+    cuts = (["class"], ["sex"], ["class", "sex"])
+    plans = [planning.planned(evidence, attacks="loss", slices=cut, seed=0, sample=5)[0] for cut in cuts]
+    *alone, both = (
+        sum(part.counts["loss"].counts.size for part in added(plan, numbered([evidence])).slices) for plan in plans
+    )
+    monkeypatch.setattr("divulge.streams.tally.MOST_CELLS", (max(alone) + both) // 2)
+    for plan in plans[:2]:
+        added(plan, numbered(blocks(evidence, 1000)))
+    with pytest.raises(InputError, match=r"slicing by (class|sex) makes 3 slices and more") as caught:
+        added(plans[2], numbered(blocks(evidence, 1000)))
+    assert caught.value.code == "DV053"
+
+
+def test_what_counting_refuses_is_no_fault_of_a_file(tmp_path, evidence, monkeypatch):
+    saved(tmp_path, blocks(evidence, 300))
+    monkeypatch.setattr("divulge.streams.tally.MOST_CELLS", 10)
+    with pytest.raises(InputError, match="slicing by class makes 3 slices") as caught:
+        audit(Stream(tmp_path, skip_bad_files=True, block=100), **options(slices=["class"]))
+    assert caught.value.code == "DV053" and "parquet" not in str(caught.value)
 
 
 def test_what_is_left_out_at_once_would_not_have_stayed(monkeypatch):

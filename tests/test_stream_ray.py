@@ -109,13 +109,17 @@ def counting(part, *, bounds):
 class Rows:
     """In place of a tally: how many rows."""
 
-    bounds = NO_BOUNDS
+    bounds, size = NO_BOUNDS, 1
 
     def __init__(self, rows, ballast=b""):
         self.rows, self.ballast = rows, ballast
 
     def __add__(self, other):
-        return Rows(self.rows + other.rows)
+        return Rows.together([self, other])
+
+    @staticmethod
+    def together(parts):
+        return parts[0] if len(parts) == 1 else Rows(sum(part.rows for part in parts))
 
 
 def test_a_worker_counts_files_whole_or_not_at_all(tmp_path):

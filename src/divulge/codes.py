@@ -190,7 +190,8 @@ CODES: dict[str, Code] = {
     ),
     "DV037": Code(
         "a checkpoint of something else",
-        "The checkpoint was begun with other attacks, slices or seed, or a file that it has counted was changed.",
+        "The checkpoint was begun with other attacks, slices or seed, or with functions of the same names and other "
+        "code, or a file that it has counted was changed.",
         "Use the settings that it was begun with, or another file as checkpoint.",
     ),
     "DV040": Code(
@@ -523,10 +524,12 @@ CODES: dict[str, Code] = {
     ),
     "DV403": Code(
         "data or code that cannot be named",
-        "A store reuses a model only for the same data and code, known by their content. A generator, an open file or "
-        "an object of a compiled library without a way to be pickled shows none.",
+        "A store reuses a model, and a stream's checkpoint is gone on from, only with the same data and code, known by "
+        "their content. A generator, an open file or an object of a compiled library without a way to be pickled "
+        "shows none.",
         "Give arrays, tables or lists; or a tag that begins with data= (tag='data=cifar-10 of May'): it then stands "
-        "for what cannot be read, and you change it when that changes.",
+        "for what cannot be read, and you change it when that changes. An attack or a slicer opens its files when it "
+        "is called, or the stream is audited without a checkpoint.",
     ),
     "DV404": Code(
         "a cluster that is not there, or workers that were lost too often",

@@ -7,7 +7,7 @@ up across blocks, files and machines. Metrics never know which.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -398,13 +398,23 @@ class Histogram:
         return cls(bins[filled], found, bits)
 
     def __add__(self, other: Histogram) -> Histogram:
-        if np.array_equal(self.bins, other.bins):
-            return Histogram(self.bins, self.counts + other.counts, self.bits)
-        bins = np.union1d(self.bins, other.bins)
-        counts = np.zeros((len(self.counts), len(bins), 4), np.int64)
-        for part in (self, other):
-            counts[:, np.searchsorted(bins, part.bins)] += part.counts
-        return Histogram(bins, counts, self.bits)
+        return Histogram.together([self, other])
+
+    @classmethod
+    def together(cls, parts: Sequence[Histogram]) -> Histogram:
+        """That of several; of many at once it is cheaper than one by one."""
+        first = parts[0]
+        seen = np.zeros(1 << first.bits, bool)
+        for part in parts:
+            seen[part.bins] = True
+        bins = np.flatnonzero(seen)
+        counts = np.zeros((len(first.counts), len(bins), 4), np.int64)
+        for part in parts:
+            if len(part.bins) == len(bins):
+                counts += part.counts
+            else:
+                counts[:, np.searchsorted(bins, part.bins)] += part.counts
+        return cls(bins, counts, first.bits)
 
     def gathered(self, places: NDArray[np.integer[Any]], slices: int) -> Histogram:
         """The same counts under other slice numbers; slices that get one number are added up.

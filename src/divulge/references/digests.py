@@ -252,6 +252,9 @@ class _Reader:
         elif isinstance(value, property):
             self.say("property")
             self.read((value.fget, value.fset, value.fdel))
+        elif isinstance(value, functools.cached_property):  # it holds a lock
+            self.say("cached_property")
+            self.read(value.func)
         elif isinstance(value, types.MappingProxyType):
             self.say("mappingproxy")
             self.read(dict(value))

@@ -19,6 +19,7 @@ from divulge.doors.tables import Overrides
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.files import from_arrays, to_arrays
+from divulge.references.digests import code_digest
 from divulge.roc import Histogram
 from divulge.streams.dealing import placed, unplaced
 from divulge.streams.sketches import Sample, Squares, Units
@@ -38,7 +39,7 @@ class Checkpoint:
         sketch: which the attacks were fitted on; the same one is used after a stop.
         asked: what the tally depends on, as text.
         tally: of the finished files; None where there are none.
-        files: their names, sizes and times.
+        files: their whole paths, sizes and times.
     """
 
     sketch: Evidence
@@ -47,27 +48,19 @@ class Checkpoint:
     files: Mapping[str, Stamp]
     path: Path | None = None
 
-    @classmethod
-    def of(
-        cls, sketch: Evidence, plan: Plan, columns: Overrides, tally: Tally | None, files: Mapping[str, Stamp]
-    ) -> Checkpoint:
-        """What is kept of a run that has come so far."""
-        return cls(sketch, asked_of(plan, columns), tally, dict(files))
-
     @staticmethod
     def stamp(file: Path) -> Stamp:
         """Size and time, by which a file that was changed is known."""
         about = file.stat()
         return about.st_size, about.st_mtime_ns
 
-    def check(self, plan: Plan, columns: Overrides, stamps: Mapping[str, Stamp]) -> None:
-        """Whether it may be gone on from, with the files that are there now.
+    def check(self, asked: str, stamps: Mapping[str, Stamp]) -> None:
+        """Whether it may be gone on from, by what is asked now and with the files that are there now.
 
         Raises:
             InputError: DV037, other settings, or a counted file was changed, renamed or is gone.
         """
         where = str(self.path)
-        asked = asked_of(plan, columns)
         if self.asked != asked:
             raise InputError(
                 "DV037",
@@ -81,11 +74,12 @@ class Checkpoint:
                 raise InputError("DV037", f"{where} has counted {name}, which was changed since. Use another one.")
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it, whole or not at all."""
+        """Write it, whole or not at all; for its owner's eyes, since it holds some of the records."""
         arrays: Arrays = {"asked": _text(self.asked), "files": _text(json.dumps(self.files))}
         arrays |= _of_rows("sketch", self.sketch)
         arrays |= {} if self.tally is None else _of_tally(self.tally)
         with replacing(path) as temporary:
+            temporary.chmod(0o600)  # while it is empty
             write_arrays(temporary, arrays)
 
     @classmethod
@@ -109,7 +103,15 @@ class Checkpoint:
 
 
 def asked_of(plan: Plan, columns: Overrides) -> str:
-    """Everything that a tally depends on but the records and the sketch."""
+    """Everything that a tally depends on but the records and the sketch.
+
+    Asked once a run, before anything is counted: a function may change what it reads while it runs.
+
+    Raises:
+        InputError: DV403, an attack or a slicer whose code or data cannot be known.
+    """
+    calls: dict[str, object] = {f"the attack {attack.name}": attack.call for attack in plan.attacks}
+    calls |= {f"slicer {at + 1}": slicer for at, slicer in enumerate(plan.slicers)}
     asked = {
         "version": VERSION,
         "form": FORM,
@@ -119,13 +121,29 @@ def asked_of(plan: Plan, columns: Overrides) -> str:
         "seed": plan.seed,
         "sample": plan.sample,
         "bits": [BITS, SLICE_BITS],
+        "code": {whose: _code(whose, call) for whose, call in calls.items()},
     }
     return json.dumps(asked)
+
+
+def _code(whose: str, call: object) -> str:
+    """A name for what is called, by its code and what that reads: functions of one name may differ."""
+    try:
+        return code_digest(call)
+    except InputError as error:
+        raise InputError(
+            "DV403",
+            f"{whose}: {error.message.partition(' Give arrays')[0]} A checkpoint goes on only with the same code: open "
+            "files, locks and connections when it is called, or run without a checkpoint.",
+        ) from error
 
 
 def _differ(one: str, other: str) -> str:
     before, now = json.loads(one), json.loads(other)
     name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+    if name == "code":  # of as many attacks and slicers, called the same
+        whose = next(whose for whose, digest in now[name].items() if before[name].get(whose) != digest)
+        return f"{whose} is called as before, but its code, or a value that it reads, is another"
     return f"{name} was {before.get(name)!r:.200}, is {now.get(name)!r:.200}"
 
 

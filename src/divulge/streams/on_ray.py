@@ -22,7 +22,7 @@ from divulge.doors.names import shown
 from divulge.errors import InputError
 from divulge.shipping import pickled
 from divulge.streams.batches import PART, Part
-from divulge.streams.tally import Bounds, Tally
+from divulge.streams.tally import Bounds, Tally, Total
 from divulge.version import VERSION
 
 logger = logging.getLogger("divulge")
@@ -224,22 +224,22 @@ def on_worker(version: str, payload: bytes, bundle: bytes) -> Found:
         )
     work = _unpickled(payload)
     parts, sizes, bounds = pickle.loads(bundle)
-    total: Tally | None = None
+    total = Total()
     faults: dict[Path, InputError] = {}
     with one_thread_each(), alone():
         for file, of_file in groupby(parts, lambda part: part.file):
             _check_seen(file, sizes[file])
-            known = bounds if total is None else bounds.lower(total.bounds)
-            tally: Tally | None = None
+            counted = Total()
             for part in of_file:
-                result = work(part, bounds=known if tally is None else known.lower(tally.bounds))
+                result = work(part, bounds=bounds.lower(total.bounds).lower(counted.bounds))
                 if isinstance(result, InputError):
-                    faults[file], tally = result, None
+                    faults[file], counted = result, Total()
                     break
-                tally = result if tally is None else tally + result
+                counted.add(result)
+            tally = counted.settled()
             if tally is not None:
-                total = tally if total is None else total + tally
-    return Found(total, faults)
+                total.add(tally)
+    return Found(total.settled(), faults)
 
 
 def _check_seen(file: Path, size: int | None) -> None:

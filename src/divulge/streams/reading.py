@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from threading import Event
@@ -22,11 +23,13 @@ from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.report import Row
 from divulge.streams.batches import Part, blocks_of, is_table, listed, of_tables, parts_of, sketched
-from divulge.streams.checkpoints import Checkpoint
+from divulge.streams.checkpoints import Checkpoint, asked_of
 from divulge.streams.dealing import Block, placed, unplaced
 from divulge.streams.sketches import joined
 from divulge.streams.source import Stream
-from divulge.streams.tally import NO_BOUNDS, Bounds, Plan, Tally, added
+from divulge.streams.tally import NO_BOUNDS, Bounds, Plan, Tally, Total, added
+
+logger = logging.getLogger("divulge")
 
 SKETCHED = 1 << 20  # rows of an iterator that are looked at before the first is counted
 SAVE_EVERY = 30.0  # seconds between two checkpoints
@@ -129,11 +132,12 @@ def _read_files(stream: Stream, source: Sequence[Any], planned: Planned, tell: P
     names = {file: file.name for file in files}
     if len(set(names.values())) < len(files):
         names = {file: file.absolute().as_posix() for file in files}
+    keys = {file: file.absolute().as_posix() for file in files}  # of the checkpoint: whichever other files there are
     stamps: dict[str, tuple[int, int]] = {}
     bad: dict[Path, InputError] = {}
     parts: dict[Path, list[Part]] = {}
     for file in files:
-        stamps[names[file]] = Checkpoint.stamp(file)
+        stamps[keys[file]] = Checkpoint.stamp(file)
         try:
             parts[file] = parts_of(file)
         except InputError as error:
@@ -146,67 +150,82 @@ def _read_files(stream: Stream, source: Sequence[Any], planned: Planned, tell: P
         kept.sketch if kept is not None else sketched([part for of in parts.values() for part in of], stream.columns)
     )
     plan, statuses = planned(sketch)
+    asked = "" if stream.checkpoint is None else asked_of(plan, stream.columns)
     if kept is not None:
-        kept.check(plan, stream.columns, stamps)
-    total, finished = (None, {}) if kept is None else (kept.tally, dict(kept.files))
-    left = {file: of for file, of in parts.items() if names[file] not in finished}
+        kept.check(asked, stamps)
+    total = Total() if kept is None else Total(kept.tally, kept.files)
+    left = {file: of for file, of in parts.items() if keys[file] not in total.of}
     rows = {file: sum(part.rows for part in of) for file, of in parts.items()}
     before, whole = sum(rows[file] for file in parts if file not in left), sum(rows.values())
     done, start, saved = before, time.monotonic(), time.monotonic()
     missing = Counter({file: len(of) for file, of in left.items()})
-    partial_: dict[Path, Tally] = {}
+    begun: dict[Path, Total] = {}
+    warned = False
 
     def bounds(part: Part) -> Bounds:
         """By what will be counted if this part is: finished files and the part's own."""
-        known = [tally.bounds for tally in (total, partial_.get(part.file)) if tally is not None]
-        return reduce(Bounds.lower, known, NO_BOUNDS)
+        of_file = begun.get(part.file)
+        return total.bounds if of_file is None else total.bounds.lower(of_file.bounds)
 
     def save() -> None:
         if stream.checkpoint is not None:
-            Checkpoint.of(sketch, plan, stream.columns, total, finished).save(stream.checkpoint)
+            tally = total.settled()
+            Checkpoint(sketch, asked, tally, total.of).save(stream.checkpoint)
 
     if kept is None:
         save()  # a place that cannot be written to is told of now, not in an hour
     tallies = _tallies(stream, plan, sketch, [part for of in left.values() for part in of], bad, bounds)
     try:
-        for file in [file for file in left if not missing[file]]:
-            finished[names[file]] = stamps[names[file]]  # of no rows
+        total.of |= {keys[file]: stamps[keys[file]] for file in left if not missing[file]}  # of no rows
         for counted, result in tallies:  # parts of this file, or of several whole ones
             file = counted[0].file
             if isinstance(result, InputError):
                 bad.setdefault(file, _of_file(result, file))
-                partial_.pop(file, None)
+                begun.pop(file, None)
                 _fail_early(stream, bad)
                 continue
             if file in bad:
                 continue
-            tally = result if file not in partial_ else partial_.pop(file) + result
             missing.subtract(part.file for part in counted)
+            if missing[file] or file in begun:  # a part of a file
+                begun.setdefault(file, Total()).add(result)
+            tally = None if missing[file] else begun.pop(file, Total(result)).settled()
+            if tally is not None:
+                total.add(tally, {keys[part.file]: stamps[keys[part.file]] for part in counted})
             done += sum(part.rows for part in counted)
             tell(done, max(whole, 1), f"{done:,} of {whole:,} records, {_rate(done - before, start)}")
-            if missing[file]:
-                partial_[file] = tally
-                continue
-            whose = {names[part.file]: stamps[names[part.file]] for part in counted}
-            total, finished = tally if total is None else total + tally, finished | whose  # no Ctrl-C comes between
             if time.monotonic() - saved > SAVE_EVERY:
-                save()
+                warned = _saved_or_said(save, warned)
                 saved = time.monotonic()
     finally:
         try:
             save()
         finally:
             tallies.close()  # now, not once the error is forgotten that stopped it
-    if bad and (total is None or not stream.skip_bad_files):
+    tally = total.settled()
+    if bad and (tally is None or not stream.skip_bad_files):
         raise _said_bad(bad, stream)
     return Found(
         unplaced(sketch),
         plan,
         statuses,
-        total,
-        len(finished),
+        tally,
+        len(total.of),
         {names[file]: error.message for file, error in bad.items()},
     )
+
+
+def _saved_or_said(save: Callable[[], None], warned: bool) -> bool:
+    """Save, or warn where there was no warning yet: the disk may have room again at the end. Whether there was one."""
+    try:
+        save()
+    except InputError as error:
+        if error.code != "DV035":
+            raise
+        if not warned:
+            logger.warning("%s Counting goes on, and saving is tried again; so far the last checkpoint stays.", error)
+        return True
+    return warned
 
 
 def _fail_early(stream: Stream, bad: Mapping[Path, InputError]) -> None:
@@ -264,10 +283,17 @@ def tally_of(
     stop: Event | None = None,
 ) -> Tally | InputError:
     """The tally of a part of a file, or what is wrong with it; of some of it, for nobody, where `stop` is set."""
-    try:
-        total = added(plan, _until(stop, blocks_of(part, overrides, like, rows)), bounds)
-    except InputError as error:
-        return error
+    wrong: list[InputError] = []  # with the file: what counting raises is no fault of it
+
+    def readable() -> Iterator[Block]:
+        try:
+            yield from blocks_of(part, overrides, like, rows)
+        except InputError as error:
+            wrong.append(error)
+
+    total = added(plan, _until(stop, readable()), bounds)
+    if wrong:
+        return wrong[0]
     return total if total is not None else InputError("DV032", f"{part.file} holds no records where it says so")
 
 

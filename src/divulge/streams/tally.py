@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 BITS = 16  # of everyone's bins
 SLICE_BITS = 12
 NO_BOUND = np.uint64(np.iinfo(np.uint64).max)
-AT_ONCE = 16  # blocks that are added up together
-MOST_CELLS = 1 << 26  # counts that the slices may hold: half a gigabyte
+MOST_CELLS = (
+    1 << 24
+)  # counts that the slices of a tally may hold: 134 MB, and several times that while tallies are added
 
 Summary = TypeVar("Summary", Units, Squares)
 Score = Callable[["Evidence", NDArray[np.uint8]], NDArray[np.floating[Any]]]
@@ -80,13 +81,6 @@ class Slices(NamedTuple):
             return self._replace(counts=counts, overlapping=self.overlapping or other.overlapping)
         labels = tuple(sorted({*self.labels, *other.labels}))
         number = {label: at for at, label in enumerate(labels)}
-        cells = len(labels) * max(4 * len(counts.bins) for counts in self.counts.values()) * len(self.counts)
-        if cells > MOST_CELLS:
-            raise InputError(
-                "DV053",
-                f"slicing by {self.name} makes {len(labels):,} slices and more, too many for a stream: slice by a "
-                "column of fewer values, or run fewer attacks",
-            )
         both = []
         for part in (self, other):
             places = np.array([number[label] for label in part.labels], np.int64)
@@ -145,28 +139,40 @@ class Tally:
     groups: Units | None
     sizes: Squares | None
 
-    @property
+    @cached_property
     def bounds(self) -> Bounds:
         """What need not be looked at of rows that are counted with these."""
         units = (NO_BOUND if one is None else one.bound for one in (self.copies, self.ids, self.groups))
         return Bounds(*self.sample.bounds, *units)
+
+    @cached_property
+    def size(self) -> int:
+        """About how many numbers it holds: what it costs to add it to another, and to keep it."""
+        units = sum(3 * len(one.hashes) for one in (self.copies, self.ids, self.groups) if one is not None)
+        counts = [*self.everyone.values(), *(one for part in self.slices for one in part.counts.values())]
+        return units + len(self.sample.hashes) + sum(one.counts.size for one in counts)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally.together([self, other])
 
     @classmethod
     def together(cls, parts: Sequence[Tally]) -> Tally:
-        """That of several; of many at once it is cheaper than one by one."""
+        """That of several; of many at once it is cheaper than one by one.
+
+        Raises:
+            InputError: DV053, slices that would hold more than `MOST_CELLS` counts.
+        """
         first, rest = parts[0], parts[1:]
         if not rest:
             return first
+        _check_cells(parts)
         rights = [part.right for part in parts if part.right is not None]
         return cls(
             np.sum([part.rows for part in parts], axis=0),
             np.sum(rights, axis=0) if len(rights) == len(parts) else None,
             {name: np.sum([part.unscored[name] for part in parts], axis=0) for name in first.unscored},
             np.sum([part.digest for part in parts], axis=0, dtype=np.uint64),
-            {name: sum((part.everyone[name] for part in rest), counts) for name, counts in first.everyone.items()},
+            {name: Histogram.together([part.everyone[name] for part in parts]) for name in first.everyone},
             tuple(reduce(Slices.plus, of_slicer) for of_slicer in zip(*(part.slices for part in parts), strict=True)),
             Sample.together([part.sample for part in parts]),
             Units.together([part.copies for part in parts]),
@@ -179,6 +185,65 @@ class Tally:
 def _all(parts: Sequence[Summary | None]) -> Summary | None:
     given = [part for part in parts if part is not None]
     return type(given[0]).together(given) if len(given) == len(parts) else None
+
+
+def _check_cells(parts: Sequence[Tally]) -> None:
+    """Whether the slices of several tallies, all partitions together, are few enough to be added up."""
+    cells: dict[str, int] = {}
+    labels: dict[str, int] = {}
+    for of_slicer in zip(*(part.slices for part in parts), strict=True):
+        name = of_slicer[0].name
+        labels[name] = len({label for part in of_slicer for label in part.labels})
+        bins = (max(len(part.counts[attack].bins) for part in of_slicer) for attack in of_slicer[0].counts)
+        cells[name] = 4 * labels[name] * sum(bins)
+    if sum(cells.values()) > MOST_CELLS:
+        most = max(cells, key=cells.__getitem__)
+        raise InputError(
+            "DV053",
+            f"slicing by {most} makes {labels[most]:,} slices and more, too many for a stream: all slices would hold "
+            f"{sum(cells.values()):,} counts, of at most {MOST_CELLS:,}. Slice by a column of fewer values, by fewer "
+            "columns, or run fewer attacks",
+        )
+
+
+class Total:
+    """Tallies added up as they come: as soon as those that wait hold as much as what they are added to.
+
+    So a number is added few times, however many tallies come, and what waits takes no more room than the sum.
+
+    Attributes:
+        tally: of those that are added up; None of none.
+        of: what came with these, by name.
+    """
+
+    def __init__(self, tally: Tally | None = None, of: Mapping[str, Any] | None = None) -> None:
+        self.tally, self.of = tally, dict(of or {})
+        self._waiting: list[tuple[Tally, Mapping[str, Any]]] = []
+        self._size = 0  # of those that wait
+
+    @property
+    def bounds(self) -> Bounds:
+        """What need not be looked at of rows that are counted with these; asked from any thread."""
+        tally = self.tally
+        return NO_BOUNDS if tally is None else tally.bounds
+
+    def add(self, tally: Tally, of: Mapping[str, Any] | None = None) -> None:
+        """One more; it is in with what it is of, or neither is, wherever Ctrl-C comes."""
+        self._waiting.append((tally, of or {}))
+        self._size += tally.size
+        if self.tally is None or self._size >= self.tally.size:
+            self.settled()
+
+    def settled(self) -> Tally | None:
+        """The sum, with those that wait; None of none."""
+        if self._waiting:
+            parts = [*([] if self.tally is None else [self.tally]), *(one for one, _ in self._waiting)]
+            tally = parts[0].together(parts)
+            of = {**self.of}
+            for _, more in self._waiting:
+                of |= more
+            self.tally, self.of, self._waiting, self._size = tally, of, [], 0  # no Ctrl-C comes between
+        return self.tally
 
 
 def count(plan: Plan, block: Block, bounds: Bounds = NO_BOUNDS) -> Tally:
@@ -220,13 +285,10 @@ def count(plan: Plan, block: Block, bounds: Bounds = NO_BOUNDS) -> Tally:
 
 def added(plan: Plan, blocks: Iterable[Block], bounds: Bounds = NO_BOUNDS) -> Tally | None:
     """The tally of some blocks; None of none. The arguments are those of `count`."""
-    tallies: list[Tally] = []
+    total = Total()
     for block in blocks:
-        tallies.append(count(plan, block, bounds))
-        if len(tallies) == 1 or len(tallies) > AT_ONCE:
-            tallies = [Tally.together(tallies)]
-            bounds = bounds.lower(tallies[0].bounds)
-    return Tally.together(tallies) if tallies else None
+        total.add(count(plan, block, bounds.lower(total.bounds)))
+    return total.settled()
 
 
 def _of_sides(rows: NDArray[np.bool_], member: NDArray[np.bool_]) -> NDArray[np.int64]:
