@@ -272,7 +272,7 @@ class _Stack:
                 given, named = arguments(module, inputs)
                 return torch.func.functional_call(module, weights, given, named)
 
-            return scores(module, data, rows, query, call)
+            return scores(module, data, rows, query, call, logits=self.fit.loss is None)
 
         return predict
 
