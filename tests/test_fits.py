@@ -351,7 +351,7 @@ def test_jax_losses(require):
     x, y = data(2)
     one = Jax(lambda key, x: np.zeros(5), lambda w, x: x @ w, epochs=3, batch_size=16, optimizer=momentum)
     for labels in (y, np.array(["no", "yes"])[y]):
-        assert one((x, labels), HALF, 0)((x, labels), EVERYONE, 0).shape == (N,)
+        assert one((x, labels), HALF, 0)((x, labels), EVERYONE, 0).shape == (N, 2)
     with pytest.raises(InputError, match=r"DV003 .*regression"):
         one((x, x[:, 0]), HALF, 0)
     squared = Jax(
@@ -362,6 +362,75 @@ def test_jax_losses(require):
     averaged = Jax(one.init, one.apply, epochs=1, optimizer=momentum, loss=lambda outputs, targets: outputs.mean())
     with pytest.raises(InputError, match=r"DV003 .*loss of each row"):
         averaged((x, y), HALF, 0)
+
+
+# ---------------------------------------------------------------------------------------------- one logit of two
+
+
+def half_torch(end=None):
+    """A module that gives every record a logit of 0.5, or its probability."""
+    import torch
+
+    last = torch.nn.Linear(5, 1)
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, 0.5)
+    return last if end is None else torch.nn.Sequential(last, end())
+
+
+def half_keras(activation=None):
+    import keras
+
+    model = keras.Sequential([keras.layers.Input((5,))])
+    half = keras.initializers.Constant(0.5)
+    model.add(keras.layers.Dense(1, activation=activation, kernel_initializer="zeros", bias_initializer=half))
+    loss = keras.losses.BinaryCrossentropy(from_logits=activation is None)
+    model.compile(keras.optimizers.SGD(0.0), loss)
+    return model
+
+
+def of_torch(require, end=None, **options):
+    torch = require("torch")
+    optimizer = functools.partial(torch.optim.SGD, lr=0.0)
+    return Torch(
+        functools.partial(half_torch, end and getattr(torch.nn, end)), epochs=1, optimizer=optimizer, **options
+    )
+
+
+def of_jax(require):
+    require("jax"), require("optax")
+    return Jax(lambda key, x: np.zeros(5), lambda w, x: x @ w * 0 + 0.5, epochs=1, optimizer=momentum)
+
+
+def of_keras(require, activation=None):
+    require("keras")
+    return Keras(functools.partial(half_keras, activation), epochs=1)
+
+
+def on_probabilities(outputs, targets):
+    from torch.nn import functional
+
+    return functional.binary_cross_entropy(outputs.reshape(-1), targets.float(), reduction="none")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_torch,
+        lambda require: of_torch(require, "Sigmoid", loss=on_probabilities),
+        of_jax,
+        of_keras,
+        lambda require: of_keras(require, "sigmoid"),
+    ],
+    ids=["torch", "torch with a sigmoid", "jax", "keras", "keras with a sigmoid"],
+)
+def test_one_logit_is_never_taken_for_a_probability_however_small_it_is(require, make):
+    """By its values 0.5 is a probability: half of the models of one run would be read as one thing, half as another."""
+    fit, (x, y) = make(require), data(2)
+    outputs = fit((x, y), HALF, 0)((x, y), EVERYONE, 0)
+    np.testing.assert_allclose(outputs, np.tile([-0.25, 0.25], (N, 1)), atol=1e-6)
+    assert kind_of(outputs, y) == "logits"
+    if hasattr(fit, "many"):
+        np.testing.assert_allclose(fit.many((x, y), [HALF], [0])[0]((x, y), EVERYONE, 0), outputs, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ what is a fit

@@ -87,7 +87,8 @@ def naive_of_outputs(evidence):
     outputs, labels, task = evidence.outputs, evidence.labels, evidence.task
     floor = 0.0
     if evidence.kind == "probs":
-        floor = outputs[outputs > 0].min() / 2
+        half = outputs[outputs > 0].min() / 2
+        floor = half if half <= 0.01 else 1e-4 / half
     names = SIGNALS[task] + [name for name in evidence.signals if name not in signals.NAMES or outputs is None]
     if outputs is not None and outputs.ndim == 1 and labels is None:
         names = ["confidence", "entropy"]

@@ -16,6 +16,7 @@ from divulge.attacks.choosing import Chosen, candidates, choose, pseudo_targets
 from divulge.attacks.moments import means, prior, sides
 from divulge.attacks.reference import RATIO_BASE, declared, every
 from divulge.controls import OF_REFERENCES
+from divulge.influence import memorisation
 from divulge.model_outputs import signals_of
 
 RNG = np.random.default_rng(0)
@@ -345,9 +346,32 @@ def test_the_targets_own_signals_are_computed_as_the_references_are(kind):
         assert np.isfinite(scores(attack, evidence)).all()
 
 
-def test_a_probability_of_zero_is_half_the_smallest_above_it():
+def test_a_probability_of_zero_is_half_the_smallest_above_it_or_as_far_below_a_hundredth():
+    found = signals_of([[1.0, 0.0], [0.98, 0.02]], [0, 1], ["log_odds"], "probs")[0]
+    np.testing.assert_allclose(found, [math.log(1 / 0.01), math.log(0.02 / 0.98)], rtol=1e-6)
     found = signals_of([[1.0, 0.0], [0.75, 0.25]], [0, 1], ["log_odds"], "probs")[0]
-    np.testing.assert_allclose(found, [math.log(1 / 0.125), math.log(0.25 / 0.75)], rtol=1e-6)
+    np.testing.assert_allclose(found, [math.log(1 / 8e-4), math.log(0.25 / 0.75)], rtol=1e-6)
+    found = signals_of([[1.0, 0.0], [0.999, 0.001]], [0, 1], ["log_odds"], "probs")[0]
+    np.testing.assert_allclose(found, [math.log(1 / 5e-4), math.log(0.001 / 0.999)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", ["a column a class", "one column"])
+def test_models_that_say_0_or_1_are_read_as_sure(columns):
+    """A tree, the nearest neighbour: memorisation is what the labels say, its interval holds that, and attacks work."""
+    rng = np.random.default_rng(0)
+    n, y, trained_on = 600, rng.integers(0, 2, 600), design(600, 17)
+    right = trained_on | (rng.random((17, n)) < 0.8)
+    said = np.where(right, y, 1 - y).astype(float)
+    outputs = said if columns == "one column" else np.stack([1 - said, said], axis=2)
+    signals = np.stack([signals_of(one, y, ["log_odds"], "probs")[0] for one in outputs])[..., None]
+    assert set(np.sign(signals).ravel().tolist()) == {-1.0, 1.0}
+    references = References(signals={"log_odds": signals[1:]}, trained_on=trained_on[1:])
+    evidence = Evidence(trained_on[0], outputs=outputs[0], labels=y, kind="probs", references=references)
+    found = memorisation(references, evidence.task, 0.05)
+    truth = [1 - right[1:][~trained_on[1:, i], i].mean() for i in range(n)]
+    np.testing.assert_allclose(found.value, truth, atol=0.001)
+    assert ((found.low <= 0.2) & (found.high >= 0.2)).mean() > 0.85  # of few models that say 0 or 1 it takes few values
+    assert roc_auc_score(evidence.member, scores(Ratio(), evidence)) > 0.55
 
 
 def test_ratio_reads_the_probability_from_what_there_is():

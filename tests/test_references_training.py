@@ -196,6 +196,29 @@ def test_a_regression_has_the_loss_and_the_target_stands_beside_it():
     np.testing.assert_allclose(references.target["loss"], np.tile([-0.5, -1.5], (60, 1)), rtol=1e-5)
 
 
+def faint(data, rows, seed):
+    """Logits, which of models of less than half of the rows all lie in 0..1."""
+    return lambda data, rows_, query: (0.5 + 0.4 * np.tanh(data[0][rows_, 0])) - (0.9 if len(rows) > 30 else 0)
+
+
+UNEVEN = np.stack([np.arange(60) < count for count in (35, 35, 35, 20)])
+
+
+@pytest.mark.parametrize("executor", ["loop", "processes"])
+def test_models_that_look_like_probabilities_among_others_of_logits_are_refused(executor, tmp_path):
+    def ask(**options):
+        return fit_references(faint, (X, Y), UNEVEN, executor=executor, **options)
+
+    with pytest.raises(InputError, match=r"DV056 .*look like (probs|logits).*kind='logits'"):
+        ask()
+    assert ask(kind="logits").signals["log_odds"].shape == (4, 60, 1)
+    with pytest.raises(InputError, match=r"DV056 .*the target"):
+        fit_references(faint, (X, Y), UNEVEN[:2], target=lambda data, rows, query: data[1][rows] * 0.5)
+    for _ in range(2):  # those that a store kept are still of their kind
+        with pytest.raises(InputError, match="DV056"):
+            ask(store=tmp_path)
+
+
 def test_labels_may_stand_apart_from_the_data():
     def fit(data, rows, seed):
         predict = linear((data["x"], data["y"]), rows, seed)

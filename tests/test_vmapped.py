@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import logging
 import pickle
 from dataclasses import replace
 
@@ -248,6 +249,70 @@ def test_an_optimiser_that_treats_biases_by_their_axes_is_refused(torch):
 
     with pytest.raises(InputError, match="DV405"):
         Torch(mlp, epochs=1, optimizer=optimizer).many(data(), halves(), range(4))
+
+
+def by_numbers(parameters):
+    import torch
+
+    groups = [{"params": [one], "lr": 0.5 if one.numel() > 50 else 0.01} for one in parameters]
+    return torch.optim.SGD(groups, lr=0.1)
+
+
+def by_width(parameters):
+    import torch
+
+    return torch.optim.SGD([{"params": [one], "lr": 1 / one.shape[-1]} for one in parameters], lr=0.1)
+
+
+def by_tensor(parameters):
+    import torch
+
+    rates = [torch.tensor(1.0 + one.numel()) / 1000 for one in parameters]
+    return torch.optim.Adam(
+        [{"params": [one], "lr": lr} for one, lr in zip(parameters, rates, strict=True)], foreach=False
+    )
+
+
+def without_vectors(parameters):
+    """Leaves out what has few numbers, as some leave out biases."""
+    import torch
+
+    return torch.optim.SGD([one for one in parameters if one.numel() > 20], lr=0.1)
+
+
+@pytest.mark.parametrize("optimizer", [by_numbers, by_width, by_tensor, without_vectors])
+def test_an_optimiser_that_looks_at_shapes_is_refused(optimizer):
+    """Stacks have another number of numbers, and some their axes in another order."""
+    fit = Torch(mlp, epochs=1, optimizer=optimizer)
+    with pytest.raises(InputError, match=rf"DV405 .*{optimizer.__name__}, whose settings of .*(weight|bias) differ"):
+        fit.many(data(), halves(), range(4))
+
+
+def test_an_optimiser_with_groups_by_place_is_not_refused(torch):
+    def optimizer(parameters):
+        first, *rest = parameters
+        return torch.optim.SGD([{"params": [first], "lr": torch.tensor(0.05)}, {"params": rest}], lr=0.1, foreach=False)
+
+    assert_same(Torch(mlp, epochs=2, batch_size=16, optimizer=optimizer), halves(), data())
+
+
+def spectral():
+    """vmap takes it in evaluation mode; in training its power iteration fails there."""
+    from torch import nn
+
+    normalised = nn.utils.parametrizations.spectral_norm(nn.Linear(FEATURES, 16))
+    return nn.Sequential(normalised, nn.ReLU(), nn.Linear(16, CLASSES))
+
+
+def test_a_module_that_cannot_be_stacked_in_training_is_refused_and_auto_trains_it_otherwise(caplog):
+    fit, records, trained_on = Torch(spectral, epochs=2, batch_size=16, optimizer=sgd), data(), design(N, 4)
+    with pytest.raises(InputError, match=r"DV405 .*Sequential, which fails there in a step of the training: .*process"):
+        fit.many(records, halves(), range(4))
+    with caplog.at_level(logging.INFO, logger="divulge"):
+        found = fit_references(fit, records, trained_on, executor="auto", workers=1)
+    assert "Not at once: expected a module that torch.func.vmap can run" in caplog.text
+    loop = fit_references(fit, records, trained_on, executor="loop")
+    np.testing.assert_allclose(found.signals["log_odds"], loop.signals["log_odds"], atol=1e-4)
 
 
 def test_lbfgs_trains_one_by_one(torch):

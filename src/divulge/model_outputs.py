@@ -31,7 +31,7 @@ def signals_of(
             record; (n,) float of a regression.
         names: as of `divulge.signals.signal`.
         kind: "logits", "probs" or "predictions"; None: probs where all rows lie in 0..1 and (n, c) sum to 1. A
-            probability of 0 is taken for half the smallest above it.
+            probability of 0 is taken for half the smallest above it, or less (`divulge.signals.floor_of`).
 
     Returns:
         (s, n) float32, higher = more member-like.

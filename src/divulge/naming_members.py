@@ -29,7 +29,7 @@ class MemberList(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How many members, calibration and test non-members there are."""
+    """How many members, calibration and test non-members there are: records, or groups of them."""
 
     members: int
     calibration: int
@@ -51,6 +51,7 @@ def member_list(
     member: NDArray[np.bool_],
     calibration: NDArray[np.bool_],
     rate: float = RATE,
+    unit: str = "record",
 ) -> MemberList:
     """Who scores higher than non-members do, with the share of non-members among the named held at a rate.
 
@@ -63,6 +64,7 @@ def member_list(
         member: (n,) bool.
         calibration: (n,) bool, non-members that no score was fitted on.
         rate: the false-discovery rate.
+        unit: what the rows are, "record" or "group", for the words of the reason.
 
     Source: Bates et al. 2023, Testing for outliers with conformal p-values, sections 2 and 3.
 
@@ -84,7 +86,64 @@ def member_list(
     fewest = sizes.fewest(rate)
     if listed.any() or fewest <= GREATEST_SHARE * sizes.members:
         return MemberList(p, q, listed, None)
-    return MemberList(p, q, listed, _too_few(sizes, fewest, rate))
+    return MemberList(p, q, listed, _too_few(sizes, fewest, rate, unit))
+
+
+def list_of_groups(
+    scores: NDArray[np.floating[Any]],
+    member: NDArray[np.bool_],
+    calibration: NDArray[np.bool_],
+    groups: NDArray[np.integer[Any]],
+) -> MemberList:
+    """`member_list` of groups: a group has one p and one place in the pool, and is named or not as a whole.
+
+    The records of a group are alike: as many p of them would say the same again and again, and calibration groups say
+    as much as there are of them, not as there are records in them. A group scores the mean of its records: what leaks
+    of a person shows in most of their records and adds up, while their largest score would also be larger for a
+    person with more records.
+
+    Args:
+        scores: (n,) of the records, higher = more member-like; NaN = none.
+        member: (n,) bool.
+        calibration: (n,) bool, one value a group.
+        groups: (n,) int 0..u-1, each on one side.
+
+    Returns:
+        (n,) each: every record has what its group has.
+
+    >>> groups = np.repeat(np.arange(840), 2)
+    >>> scores, n = np.append(np.full(40, 2.0), np.sin(np.arange(800.0)))[groups], groups
+    >>> found = list_of_groups(scores, n < 440, (n >= 440) & (n % 2 == 0), groups)
+    >>> int(found.listed.sum()), round(float(found.q_value[0]), 3)
+    (92, 0.069)
+    """
+    first = np.unique(groups, return_index=True)[1]
+    found = member_list(mean_scores(scores, groups), member[first], calibration[first], unit="group")
+    return MemberList(found.p_value[groups], found.q_value[groups], found.listed[groups], found.reason)
+
+
+def mean_scores(scores: NDArray[np.floating[Any]], groups: NDArray[np.integer[Any]]) -> Floats:
+    """(u,) mean of each group's scores; NaN of a group that has none.
+
+    The same in any order of the records, and of equal scores exactly that: copies of a record keep its ties.
+
+    Args:
+        scores: (n,) NaN = none.
+        groups: (n,) int 0..u-1.
+
+    >>> mean_scores(np.array([0.1, 0.1, 0.1, 2.0, np.nan]), np.array([0, 0, 0, 1, 1])).tolist()
+    [0.1, 2.0]
+    """
+    score = scores.astype(np.float64)
+    rows = np.lexsort((score, groups))
+    rows = rows[~np.isnan(score[rows])]
+    scored, start, size = np.unique(groups[rows], return_index=True, return_counts=True)
+    found, lowest = np.full(int(groups.max()) + 1, np.nan), score[rows][start]
+    with np.errstate(invalid="ignore"):
+        above = np.add.reduceat(score[rows] - np.repeat(lowest, size), start) if len(rows) else lowest
+        mean = lowest + above / size
+    found[scored] = np.where(np.isnan(mean), lowest, mean)  # infinite ones
+    return found
 
 
 def benjamini_hochberg(p: Floats) -> Floats:
@@ -103,15 +162,18 @@ def benjamini_hochberg(p: Floats) -> Floats:
     return np.minimum(q, 1)
 
 
-def _too_few(sizes: Sizes, fewest: int, rate: float) -> str:
-    smallest = rate * GREATEST_SHARE * sizes.members
+def _too_few(sizes: Sizes, fewest: int, rate: float, unit: str) -> str:
+    smallest, of, names = rate * GREATEST_SHARE * sizes.members, "", "names"
+    if unit == "group":
+        of, names = "groups of ", "groups"
     text = (
-        f"not measurable: with {sizes.calibration:,} calibration non-members a list holds {fewest:,} names or none, "
-        f"more than {GREATEST_SHARE:.0%} of the {sizes.members:,} members; "
+        f"not measurable: with {sizes.calibration:,} {of}calibration non-members a list holds {fewest:,} {names} or "
+        f"none, more than {GREATEST_SHARE:.0%} of the {sizes.members:,} {of}members; "
     )
     if smallest <= 1:
         return (
-            f"{text}needs more members: about {math.ceil(3 / (rate * GREATEST_SHARE) - 1e-9):,} records of each side do"
+            f"{text}needs more {of}members: about {math.ceil(3 / (rate * GREATEST_SHARE) - 1e-9):,} {unit}s of each "
+            "side do"
         )
     half = math.ceil(sizes.members * (1 - rate * GREATEST_SHARE) / (smallest - 1))
-    return f"{text}needs about {2 * half:,} non-members"
+    return f"{text}needs about {2 * half:,} {of}non-members"

@@ -19,6 +19,8 @@ from divulge.attacks.choosing import Chosen
 from divulge.attacks.moments import references_of, target_of
 from divulge.errors import Unavailable
 from divulge.folds import folds
+from divulge.hashes import array_hashes
+from divulge.identity import sided
 from divulge.influence import (
     Floats,
     Interval,
@@ -31,7 +33,7 @@ from divulge.influence import (
     signal_read,
     stability,
 )
-from divulge.naming_members import RATE, MemberList, member_list, sizes_of
+from divulge.naming_members import RATE, MemberList, list_of_groups, member_list, sizes_of
 from divulge.report import RECORD_COLUMNS
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Records(NamedTuple):
         p_value               1 + how many calibration non-members score as high, / 1 + how many there are
         q_value               p, adjusted over members and test non-members (Benjamini-Hochberg)
         listed                q is at most the stated rate; False of a calibration non-member
+                              Where there are groups (persons, or copies of a record), all three are the group's:
+                              groups are counted, by the mean of their records' scores, and named as a whole.
         exposure              (mean with - mean without) / standard deviation of the reference models' signal
         exposure_low, _high   its interval
         out_p_value           of the target's signal, or a higher one, from a model trained without the record
@@ -62,8 +66,9 @@ class Records(NamedTuple):
         rank                  by exposure, 1 = the most exposed; equal exposures share the better rank
         rank_low, rank_high   the smaller and the larger of its ranks by each half of the reference models
 
-    about: attack, rate (stated), observed (share of non-members among the listed; None: nobody is), listed, members,
-    calibration, test (non-members), smallest_p, fewest (names in the shortest list that can come out), reason (why
+    about: attack, unit ("record", or "group" where there are groups: what the next are numbers of), rate (stated),
+    observed (share of non-members among the listed; None: nobody is), listed, members, calibration, test
+    (non-members), smallest_p, fewest (names in the shortest list that can come out), reason (why
     the list is not measurable, or None), models, source, signal, stability (Spearman's correlation of the ranks by the
     two halves, or None), undefined (why the references say nothing, or None), left_out (records on both sides).
     """
@@ -122,12 +127,15 @@ def table_of_records(
     """
     member = evidence.member
     calibration = ~member & (folds(evidence, 2, seed + _SPLIT) == 0)
+    groups, first = _groups(evidence)
     if attack.fitted and not _by_references(attack):
         named = _not_measured(attack, len(member))
-    else:
+    elif groups is None:
         named = member_list(scores, member, calibration)
-    found, sizes = _of_references(evidence, error), sizes_of(member, calibration)
-    count, listed = int(named.listed.sum()), named.listed.astype(object)
+    else:
+        named = list_of_groups(scores, member, calibration, groups)
+    found, sizes = _of_references(evidence, error), sizes_of(member[first], calibration[first])
+    count, listed = int(named.listed[first].sum()), named.listed.astype(object)
     if named.reason is not None:
         listed[~calibration] = None  # nobody is cleared by a list that cannot come out
     cells = {
@@ -141,8 +149,9 @@ def table_of_records(
     }
     about = {
         "attack": attack.name,
+        "unit": "record" if groups is None else "group",
         "rate": RATE,
-        "observed": int((named.listed & ~member).sum()) / count if count else None,
+        "observed": int((named.listed & ~member)[first].sum()) / count if count else None,
         "listed": count,
         "members": sizes.members,
         "calibration": sizes.calibration,
@@ -154,6 +163,16 @@ def table_of_records(
         "left_out": left_out,
     }
     return Records({name: cells[name] for name in RECORD_COLUMNS}, about)
+
+
+def _groups(evidence: Evidence) -> tuple[NDArray[np.int64] | None, Any]:
+    """(n,) numbers of groups, each on one side, and a row of each: None and all rows where there are no groups."""
+    if evidence.groups is None:
+        return None, slice(None)
+    _, first, groups = np.unique(
+        sided(array_hashes(evidence.groups), evidence.member), return_index=True, return_inverse=True
+    )
+    return groups, first
 
 
 def _not_measured(attack: NamedAttack, n: int) -> MemberList:

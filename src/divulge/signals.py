@@ -98,14 +98,25 @@ def _is_tempered(name: str) -> bool:
     return name.startswith("log_prob@T=") and not math.isnan(_temperature(name))
 
 
-def floor_of(probs: NDArray[Any]) -> float:
-    """Half the smallest probability above 0: what a 0 is taken for, so that it is no outlier of the logarithms.
+_COARSE = 1e-2
 
-    >>> floor_of(np.array([[0.0, 1.0], [0.5, 0.5]]))
-    0.25
+
+def floor_of(probs: NDArray[Any]) -> float:
+    """What a probability of 0 is taken for, so that it is no outlier of the logarithms.
+
+    Half the smallest above 0, if that is at most 0.01: less than one tree of a forest's says. Half of coarser ones
+    would say nothing, 1/2 of the 0 and 1 of a tree or a nearest neighbour: theirs is as far below 0.01 as the half is
+    above. So models of one run that lie to either side of it read a 0 alike.
+
+    Tried on trees, neighbours and forests (digits, breast cancer; 16 references): half alone makes a memorisation of
+    .179 one of .016, and this one .178; at most 0.001 throughout would also mend that, and lose a forest of 100 trees a
+    tenth of its true positives at 1 %.
+
+    >>> floor_of(np.array([[0.0, 1.0], [0.99, 0.01]])), floor_of(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    (0.005, 0.0002)
     """
-    smallest = float(np.min(probs, initial=1.0, where=probs > 0))
-    return max(smallest / 2, 1e-37)
+    half = max(float(np.min(probs, initial=1.0, where=probs > 0)) / 2, 1e-37)
+    return half if half <= _COARSE else _COARSE**2 / half
 
 
 def why_unavailable(evidence: Evidence, name: str) -> str | None:

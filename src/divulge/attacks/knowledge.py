@@ -124,7 +124,7 @@ def log_probabilities(evidence: Evidence, widest: int, floor: float | None = Non
     Args:
         evidence: n records.
         widest: the most classes.
-        floor: what a probability of 0 is taken for; None: half the smallest above 0 here.
+        floor: what a probability of 0 is taken for; None: `floor_of` these.
 
     >>> from divulge.evidence import Evidence
     >>> z = np.array([[0., 0.], [0., 0.]])
@@ -234,6 +234,6 @@ def floor_of_kind(evidence: Evidence) -> float:
 
     >>> from divulge.evidence import Evidence
     >>> floor_of_kind(Evidence(np.array([True]), outputs=np.array([[0.0, 1.0]]), kind="probs"))
-    0.5
+    0.0002
     """
     return floor_of(evidence.outputs) if evidence.kind == "probs" and evidence.outputs is not None else 0.0

@@ -102,7 +102,7 @@ def signal_of(evidence: Evidence, wanted: str) -> str:
 
 
 def target_of(evidence: Evidence, name: str) -> Floats:
-    """(n, q) float64, the target's own signal; probabilities of 0 as half the smallest above it, as the references'."""
+    """(n, q) float64, the target's own signal; probabilities of 0 as `floor_of` says, like the references'."""
     references = references_of(evidence)
     if references.target is not None and name in references.target:
         return np.asarray(references.target[name], np.float64)

@@ -28,7 +28,7 @@ def features(evidence: Evidence, floor: float | None = None) -> Table:
 
     Args:
         evidence: n records.
-        floor: what a probability of 0 is taken for; None: half the smallest above 0 here.
+        floor: what a probability of 0 is taken for; None: `divulge.signals.floor_of` these.
 
     Raises:
         Unavailable: there is not one class label a record.

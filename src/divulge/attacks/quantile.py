@@ -220,7 +220,7 @@ def _probability(evidence: Evidence, name: str) -> Probability | None:
 
 
 def _limit(evidence: Evidence, name: str) -> float:
-    """How far a signal may lie from 0: log-odds of rounded probabilities no further than half the smallest tells."""
+    """How far a signal may lie from 0: log-odds of rounded probabilities no further than what a 0 is taken for."""
     return limit_of(evidence, floor_of_kind(evidence)) if name in (_SIGNAL, "margin") else 1e30
 
 

@@ -16,7 +16,7 @@ from divulge.adapters.records import take
 from divulge.errors import InputError
 from divulge.fits.batches import Batch, Rows, own
 from divulge.fits.naming import shown
-from divulge.fits.outputs import Predict, codes_of, one_query
+from divulge.fits.outputs import Predict, codes_of, normalised, one_query
 from divulge.references.jobs import AT_ONCE
 
 BLOCK = 1024
@@ -166,7 +166,7 @@ class Jax:
                 part = rows[start : start + BLOCK]
                 filled = part if start == 0 else np.concatenate([part, np.full(BLOCK - len(part), part[0])])
                 parts.append(np.asarray(scored(parameters, _arrays(take(data[0], filled))))[: len(part)])
-            return np.concatenate(parts)
+            return normalised(np.concatenate(parts), False, data[1], logits=True)
 
         return predict
 

@@ -97,7 +97,8 @@ class Keras:
                     filled = part if start == 0 else np.concatenate([part, np.full(BLOCK - len(part), part[0])])
                     outputs = ready.predict(_arrays(take(data[0], filled)))
                     parts.append(np.asarray(keras.ops.convert_to_numpy(outputs))[: len(part)])
-                return normalised(np.concatenate(parts), ready.apart(), data[1])
+                logits = bool(getattr(model.loss, "from_logits", False))
+                return normalised(np.concatenate(parts), ready.apart(), data[1], logits=logits)
 
         return predict
 

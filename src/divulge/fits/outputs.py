@@ -124,19 +124,34 @@ def of_all_classes(ready: Predictor, outputs: Any, present: NDArray[np.int64], c
     return spread
 
 
-def normalised(outputs: NDArray[Any], apart: bool, labels: Any) -> NDArray[Any]:
-    """Outputs as they are; where each of several columns is a sigmoid's and a record has one label, probabilities.
+def normalised(outputs: NDArray[Any], apart: bool, labels: Any, *, logits: bool = False) -> NDArray[Any]:
+    """Outputs as they are, where nothing can be mistaken.
+
+    Where each of several columns is a sigmoid's and a record has one label: probabilities. One logit of two classes:
+    two columns, so that no model whose logits all lie in 0..1 is taken to give probabilities.
 
     Args:
         outputs: (k, c) or (k,).
         apart: whether a sigmoid of each column was undone.
         labels: (n,) or (n, c).
+        logits: whether they are known to be logits.
 
     >>> normalised(np.array([[0.0, 0.0, 0.0, 0.0]]), True, np.array([3])).tolist()
     [[0.25, 0.25, 0.25, 0.25]]
+    >>> normalised(np.array([0.5, 1.0]), False, np.array([0, 1, 1]), logits=True).tolist()
+    [[-0.25, 0.25], [-0.5, 0.5]]
     """
-    if not apart or outputs.ndim == 1 or outputs.shape[1] == 1 or np.ndim(labels) > 1:
+    if outputs.ndim == 1 or outputs.shape[1] == 1:
+        z = outputs.reshape(-1) / 2
+        return np.stack([-z, z], axis=1) if (apart or logits) and _of_classes(labels) else outputs
+    if not apart or np.ndim(labels) > 1:
         return outputs
     log_p = -np.logaddexp(0, -outputs)
     p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
     return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+
+def _of_classes(labels: Any) -> bool:
+    """Whether labels are one a record and of classes: no floats but 0 and 1."""
+    y = to_array(labels, "labels", set())
+    return y.ndim == 1 and (y.dtype.kind != "f" or bool(np.isin(y, (0, 1)).all()))

@@ -38,7 +38,9 @@ def on_device(batches: list[Batch], device: Any) -> Iterator[tuple[Any, Any]]:
     return zip(index.split(lengths, dim=-1), weight.split(lengths, dim=-1), strict=True)
 
 
-def scores(module: Any, data: Any, rows: Rows, query: int, call: Callable[[Any], Any] | None = None) -> NDArray[Any]:
+def scores(
+    module: Any, data: Any, rows: Rows, query: int, call: Callable[[Any], Any] | None = None, *, logits: bool = False
+) -> NDArray[Any]:
     """(k, c) or (k,) outputs of a module in evaluation mode, logits where it ends in a softmax.
 
     Args:
@@ -47,6 +49,7 @@ def scores(module: Any, data: Any, rows: Rows, query: int, call: Callable[[Any],
         rows: (k,).
         query: 0.
         call: from inputs on the device to outputs; None: the module's forward.
+        logits: whether the outputs are known to be logits: one of two classes then becomes two columns.
     """
     import torch
 
@@ -64,7 +67,7 @@ def scores(module: Any, data: Any, rows: Rows, query: int, call: Callable[[Any],
                 )
             outputs = outputs.detach().cpu()
             parts.append((outputs if outputs.dtype == torch.float64 else outputs.float()).numpy())
-        return normalised(np.concatenate(parts), ready.apart(), data[1])
+        return normalised(np.concatenate(parts), ready.apart(), data[1], logits=logits)
 
 
 def place(module: Any) -> tuple[Any, Any]:

@@ -109,7 +109,7 @@ schedule=None, at_once=16), 20.0)
                     optimizer.step(closure)
                     if schedule is not None:
                         schedule.step()
-        return lambda data, rows, query: scores(module, data, rows, query)
+        return lambda data, rows, query: scores(module, data, rows, query, logits=self.loss is None)
 
     def many(self, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> list[Predict]:
         """Models trained side by side as one stacked module: each as by itself but for rounding, and much faster.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from divulge.adapters.predictor import needed
 from divulge.adapters.records import take
-from divulge.errors import InputError
+from divulge.errors import DivulgeError, InputError
 from divulge.fits.batches import Rows
 from divulge.fits.naming import value
 from divulge.fits.outputs import Predict, codes_of
@@ -157,11 +157,7 @@ class _Stack:
             try:
                 got = self._forward(shared=True)(self.parameters, self.buffers, few)
             except (RuntimeError, ValueError, TypeError) as error:
-                raise InputError(
-                    "DV405",
-                    f"expected a module that torch.func.vmap can run, got {type(self.module).__name__}, which fails "
-                    f"there: {str(error).strip().splitlines()[0]:.300}. {FIX}",
-                ) from error
+                raise self._not_stackable(error, "in evaluation mode") from error
         want = torch.stack(expected)
         if got.shape != want.shape or not bool(((got - want).abs() <= CLOSE * want.abs().max()).all()):
             raise InputError(
@@ -170,6 +166,13 @@ class _Stack:
                 f"{type(self.module).__name__}: build() draws something by chance that is neither a parameter nor a "
                 f"buffer. Make it a buffer (register_buffer). {FIX}",
             )
+
+    def _not_stackable(self, error: Exception, when: str) -> InputError:
+        return InputError(
+            "DV405",
+            f"expected a module that torch.func.vmap can run, got {type(self.module).__name__}, which fails there "
+            f"{when}: {_first_line(error)}. {FIX}",
+        )
 
     def _forward(self, shared: bool) -> Callable[[Any, Any, Any], Any]:
         """From parameters, buffers and inputs to (b, k, …) outputs; `shared`: the same (k, …) inputs for all models."""
@@ -213,8 +216,14 @@ class _Stack:
 
         first = next(fit.steps(rows, self.seeds, n))
         index, weight = next(on_device(first[:1], targets.device))
-        leaves, orders = self._leaves(lambda parameters, buffers: loss(parameters, buffers, index, weight))
-        optimizer = _optimizer(fit, leaves)
+        own = {name: one for name, one in self.module.named_parameters() if name in self.trainable}
+        try:
+            leaves, orders = self._leaves(lambda parameters, buffers: loss(parameters, buffers, index, weight))
+        except DivulgeError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:  # what a module does in training mode only
+            raise self._not_stackable(error, "in a step of the training") from error
+        optimizer = _optimizer(fit, own, leaves)
         schedule = fit.schedule(optimizer, len(first) * fit.epochs) if fit.schedule else None
 
         def turned() -> dict[str, Any]:
@@ -272,7 +281,7 @@ class _Stack:
                 given, named = arguments(module, inputs)
                 return torch.func.functional_call(module, weights, given, named)
 
-            return scores(module, data, rows, query, call)
+            return scores(module, data, rows, query, call, logits=self.fit.loss is None)
 
         return predict
 
@@ -342,12 +351,24 @@ def _unlike(inputs: Any, row: int) -> int | None:
     return next((i for i in range(row + 1, len(inputs)) if not torch.equal(inputs[i], inputs[row])), None)
 
 
-def _optimizer(fit: Torch, leaves: list[Any]) -> Any:
+def _optimizer(fit: Torch, own: dict[str, Any], leaves: list[Any]) -> Any:
     """The fit's optimiser of stacked parameters, in its fused form where it has one: it reads memory half as often.
+
+    Args:
+        fit: whose optimiser it is.
+        own: the parameters of one model, by name.
+        leaves: the stacked ones, in the same order.
 
     Raises:
         InputError: DV405, it moves stacked parameters otherwise than each model's.
     """
+    name = _set_otherwise(fit, own, leaves)
+    if name is not None:
+        raise InputError(
+            "DV405",
+            f"expected an optimiser that has the same settings for a parameter and for a stack of them, got "
+            f"{value(fit.optimizer)}, whose settings of {name} differ: they are chosen by its shape. {FIX}",
+        )
     shapes = [tuple(one.shape[1:]) for one in leaves]
     reason = _why_apart(fit, shapes, fused=False)
     if reason is None:
@@ -359,6 +380,24 @@ def _optimizer(fit: Torch, leaves: list[Any]) -> Any:
         f"expected an optimiser that moves each number by its own gradient, got {value(fit.optimizer)}, which "
         f"{reason}. {FIX}, or take another (SGD, Adam, AdamW)",
     )
+
+
+def _set_otherwise(fit: Torch, own: dict[str, Any], leaves: list[Any]) -> str | None:
+    """The first parameter for which the optimiser has other settings as it is than when it is stacked."""
+
+    def settings(parameters: list[Any]) -> list[dict[str, Any]]:
+        found: dict[int, dict[str, Any]] = {}
+        for group in fit.optimizer(parameters).param_groups:
+            plain = {name: one.tolist() if hasattr(one, "tolist") else one for name, one in group.items()}
+            del plain["params"]
+            found |= {id(one): plain for one in group["params"]}
+        return [found.get(id(one), {}) for one in parameters]
+
+    try:
+        alone, stacked = settings(list(own.values())), settings(leaves)
+    except (RuntimeError, ValueError, TypeError):
+        return None  # found out by a trial of it, with the reason
+    return next((name for name, one, other in zip(own, alone, stacked, strict=True) if one != other), None)
 
 
 def _fused(optimizer: Any) -> Any:
@@ -416,10 +455,14 @@ def _why_apart(fit: Torch, shapes: list[tuple[int, ...]], *, fused: bool) -> str
             for i in range(models)
         ]
     except (RuntimeError, ValueError, TypeError) as error:
-        return f"fails on stacked parameters: {str(error).strip().splitlines()[0]:.300}"
+        return f"fails on stacked parameters: {_first_line(error)}"
     for i, own in enumerate(apart):
         if not all(
             torch.allclose(one[i], other, rtol=1e-4, atol=1e-6) for one, other in zip(together, own, strict=True)
         ):
             return "moves stacked parameters otherwise than each model's"
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{next(iter(str(error).strip().splitlines()), type(error).__name__):.300}"

@@ -77,10 +77,16 @@ def write_model(path: Path, array: NDArray[np.float32], about: Mapping[str, Any]
         temporary.write_bytes(data + b"\n" + _canonical({**about, "sha256": checksum}) + b"\n")
 
 
-def read_model(
-    path: Path, about: Mapping[str, Any], shape: tuple[int, ...]
-) -> tuple[NDArray[np.float32], float] | str | None:
-    """A model's (s, n, q) and the seconds it took; None where there is no file; why, where it cannot be used."""
+class Kept(NamedTuple):
+    """A model's (s, n, q) signals, the seconds it took, and the kind of outputs they were read from ("": not kept)."""
+
+    signals: NDArray[np.float32]
+    seconds: float
+    kind: str
+
+
+def read_model(path: Path, about: Mapping[str, Any], shape: tuple[int, ...]) -> Kept | str | None:
+    """A finished model; None where there is no file; why, where it cannot be used."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -98,9 +104,10 @@ def read_model(
     except _DAMAGE:
         return "it is cut off or no file of divulge"
     trailer.pop("seconds")
+    kind = str(trailer.pop("outputs", ""))
     if trailer != about or array.shape != shape or array.dtype != np.float32:
         return "it belongs to another model"
-    return array, seconds
+    return Kept(array, seconds, kind)
 
 
 def arrays_of(rows: Rows) -> dict[str, NDArray[Any]]:

@@ -30,6 +30,7 @@ from divulge.references.files import (
     FORMAT,
     INDEX,
     MARK,
+    Kept,
     Rows,
     about_model,
     arrays_of,
@@ -113,7 +114,7 @@ class Store:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     store = Store(folder, recipe, Rows(np.eye(2, dtype=bool), np.arange(2), None, None, None))
     ...     store.put(1, np.zeros((1, 2, 1), np.float32), seconds=0.5)
-    ...     store.get(0) is None, store.get(1).shape
+    ...     store.get(0) is None, store.get(1).signals.shape
     (True, (1, 2, 1))
     """
 
@@ -141,22 +142,23 @@ class Store:
             raise InputError("DV035", f"cannot make the folder {folder}: {reason}. Choose another.") from error
         self.note()
 
-    def get(self, number: int) -> NDArray[np.float32] | None:
-        """(s, n, q) float32 of a finished model; None where there is none, or none that is sound (which is logged)."""
+    def get(self, number: int) -> Kept | None:
+        """A finished model; None where there is none, or none that is sound (which is logged)."""
         path = self.folder / f"{self.keys[number]}.npy"
         found = read_model(path, self._about[number], self._shape)
         if isinstance(found, str):
             logger.warning("DV406 %s is refused: %s. Model %d is trained again.", path.name, found, number)
             return None
-        return None if found is None else found[0]
+        return found
 
-    def put(self, number: int, array: NDArray[np.float32], *, seconds: float) -> None:
-        """Keep a finished model.
+    def put(self, number: int, array: NDArray[np.float32], *, seconds: float, kind: str = "") -> None:
+        """Keep a finished model; kind: of the outputs that its signals were read from.
 
         Raises:
             InputError: DV035, the folder cannot be written to, or is full; nothing half written is left.
         """
-        write_model(self.folder / f"{self.keys[number]}.npy", array, {**self._about[number], "seconds": seconds})
+        about = {**self._about[number], "seconds": seconds, "outputs": kind}
+        write_model(self.folder / f"{self.keys[number]}.npy", array, about)
 
     def note(self) -> None:
         """Make this run the folder's latest, which it is no more where another one began in the meantime."""
@@ -236,7 +238,7 @@ def load_references(
             missing += 1
             continue
         kept.append(number)
-        arrays.append(found[0][:, chosen])
+        arrays.append(found.signals[:, chosen])
     if not kept:
         raise InputError(
             "DV408",
@@ -292,7 +294,7 @@ def status(store: str | PathLike[str]) -> Status:
         if isinstance(found, str):
             bad.append(path.name)
         elif found is not None:
-            times.append(found[1])
+            times.append(found.seconds)
     seconds = float(np.mean(times)) if times else float("nan")
     names, parts = tuple(index["signals"]), dict(index["parts"])
     return Status(len(trained_on), len(times), tuple(bad), trained_on.shape[1], names, seconds, index["tag"], parts)

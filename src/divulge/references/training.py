@@ -74,7 +74,7 @@ def fit_references(
         signal: a name or several, as of `divulge.signals.signal`; default: log_odds and log_prob@T=2, of a regression
             (float labels other than 0 and 1) loss.
         queries: q, how often each record is asked for.
-        kind: "logits", "probs" or "predictions"; None: found out, for each model.
+        kind: "logits", "probs" or "predictions"; None: found out, and the same for all models or refused.
         seed: another seed, other models.
         tag: a name for what is not in data or fit, such as a file that fit opens: another tag, other models. One that
             begins with "data=" also stands for what of data or fit cannot be read.
@@ -99,7 +99,8 @@ def fit_references(
 
     Raises:
         DivulgeError: DV402, a fit or its predict raised or gave what cannot be used.
-        InputError: DV003, DV004, DV056, DV072, an argument that cannot be used; DV401, a design that cannot; DV403,
+        InputError: DV003, DV004, DV056, DV072, an argument that cannot be used; DV056, models whose outputs look like
+            logits and others like probabilities; DV401, a design that cannot; DV403,
             data or code that a store cannot know by content; DV404, workers lost; DV405, a fit that cannot be run that
             way; DV406, DV407, DV035, a store that cannot be used.
 
@@ -123,7 +124,12 @@ def fit_references(
     _check(queries, kind, workers, seed, tag)
     task = Training(fit, data, truth, names, int(queries), kind)
     jobs = [Job(i, job_seed(seed, i), np.packbits(row).tobytes()) for i, row in enumerate(design)]
-    asked = None if target is None else _target(task, target, seed)
+    kinds: dict[str, str] = {}  # of outputs, and whose they were first
+    asked = None
+    if target is not None:
+        with pinned(job_seed(seed, 0)):
+            told, found_kind = task.signals(target)
+        asked, kinds[found_kind] = dict(zip(names, told, strict=True)), "the target"
     kept = None
     if store is not None:
         recipe = Recipe(
@@ -146,14 +152,16 @@ def fit_references(
         if found is None:
             left.append(job)
         else:
-            signals[:, job.number] = found
+            signals[:, job.number] = found.signals
+            _one_kind(kinds, found.kind, job.number)
     done = len(jobs) - len(left)
 
     def take(job: Job, outcome: Outcome) -> None:
         nonlocal done
+        _one_kind(kinds, outcome.kind, job.number)
         signals[:, job.number] = outcome.signals
         if kept is not None:
-            kept.put(job.number, outcome.signals, seconds=outcome.seconds)
+            kept.put(job.number, outcome.signals, seconds=outcome.seconds, kind=outcome.kind)
         done += 1
         if progress is not None:
             progress(done, len(jobs), f"model {job.number}")
@@ -175,10 +183,12 @@ class Outcome(NamedTuple):
     Attributes:
         signals: (s, n, q) float32.
         seconds: it took.
+        kind: of the outputs that they were read from.
     """
 
     signals: NDArray[np.float32]
     seconds: float
+    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +212,8 @@ class Training:
         """Train one model."""
         start = time.perf_counter()
         predict = self.fit(self.data, job.rows(len(self.labels)), job.seed)
-        return Outcome(self.signals(predict), time.perf_counter() - start)
+        signals, kind = self.signals(predict)
+        return Outcome(signals, time.perf_counter() - start, kind)
 
     def many(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Train several models at once, by the fit's own means."""
@@ -214,11 +225,11 @@ class Training:
         trained = (time.perf_counter() - start) / len(jobs)
         for job, predict in zip(jobs, predicts, strict=True):
             start = time.perf_counter()
-            signals = self.signals(predict)
-            yield job, Outcome(signals, trained + time.perf_counter() - start)
+            signals, kind = self.signals(predict)
+            yield job, Outcome(signals, trained + time.perf_counter() - start, kind)
 
-    def signals(self, predict: Predict) -> NDArray[np.float32]:
-        """(s, n, q) float32 of one model."""
+    def signals(self, predict: Predict) -> tuple[NDArray[np.float32], str]:
+        """(s, n, q) float32 of one model, and the kind of its outputs."""
         if not callable(predict):
             raise InputError(
                 "DV003",
@@ -237,7 +248,7 @@ class Training:
                     whole = np.broadcast_to(outputs.dtype.type(0), shape)
                     truth = self.labels if kind == "predictions" else coded(self.labels, whole)
                 signals[:, rows, query] = signals_of(outputs, truth[rows], self.names, kind)
-        return signals
+        return signals, kind or ""
 
     def _asked(self, predict: Predict, query: int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """The outputs of all rows, a block at a time."""
@@ -406,11 +417,25 @@ def _members(member: ArrayLike | None, design: NDArray[np.bool_]) -> NDArray[np.
     return array
 
 
-def _target(task: Training, target: Predict, seed: int) -> dict[str, NDArray[np.float32]]:
-    with pinned(job_seed(seed, 0)):
-        return dict(zip(task.names, task.signals(target), strict=True))
-
-
 def _kind(blocks: Sequence[tuple[slice, NDArray[Any]]], labels: NDArray[Any]) -> str:
     kinds = {kind_of(outputs, labels) for _, outputs in blocks}
     return "logits" if "logits" in kinds else kinds.pop()
+
+
+def _one_kind(kinds: dict[str, str], kind: str, number: int) -> None:
+    """Refuses a model whose outputs look like another kind than those of the others: one of the two is misread.
+
+    Raises:
+        InputError: DV056.
+    """
+    if not kind:  # of a store that did not keep it
+        return
+    kinds.setdefault(kind, f"model {number}")
+    if len(kinds) > 1:
+        (one, first), (other, second) = kinds.items()
+        raise InputError(
+            "DV056",
+            f"expected outputs of one kind, got some of {second} that look like {other}, where those of {first} look "
+            f"like {one}: logits that all lie in 0..1 cannot be told from probabilities. Say which: kind='logits' or "
+            "'probs'",
+        )
