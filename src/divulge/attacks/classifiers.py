@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from divulge.attacks import per_class
 from divulge.attacks.knowledge import Table
-from divulge.attacks.row_by_row import (
-    product,
-)
+from divulge.attacks.row_by_row import product
+from divulge.interrupts import heard
 
 if TYPE_CHECKING:
     from divulge.evidence import Evidence
@@ -162,9 +161,11 @@ def fitted_on(estimator: Any, x: Table, y: NDArray[np.bool_]) -> Fitted:
     """
     share = float(y.mean())
     weights = _weights_of(estimator)
+    given = {} if weights is None else {weights: np.where(y, 0.5 / share, 0.5 / (1 - share))}
+    with heard():
+        estimator.fit(x, y, **given)
     if weights is not None:
-        return Fitted(estimator.fit(x, y, **{weights: np.where(y, 0.5 / share, 0.5 / (1 - share))}), 0.0)
-    estimator = estimator.fit(x, y)
+        return Fitted(estimator, 0.0)
     plain = not _balanced(estimator) and not hasattr(estimator, "decision_function")  # a margin is of no mix
     return Fitted(estimator, float(np.log(share) - np.log1p(-share)) if plain else 0.0)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from divulge.cli import terminal
 from divulge.cli.options import Command
 from divulge.doors.tables import Overrides
 from divulge.evidence import Evidence
@@ -40,6 +43,16 @@ class Engine:
             return load(file, columns)
         where = "threads" if self.engine == "stream" else self.address or "ray"
         return Stream(file, columns, self.workers, where, self.checkpoint, self.skip_bad_files)
+
+    @contextmanager
+    def stops_said(self) -> Iterator[None]:
+        """Where a stop ends the block, what was counted is said to be kept."""
+        try:
+            yield
+        except (KeyboardInterrupt, terminal.Terminated):
+            if self.checkpoint is not None:
+                terminal.say(f"files that were counted are kept in {self.checkpoint}; the same command goes on")
+            raise
 
 
 def with_engine(command: Command) -> Command:

@@ -130,21 +130,22 @@ def audit_command(
                 raise click.UsageError("--references needs the records in memory: leave out --engine")
             tell(0, 1, f"reading {store}")
             evidence = with_references(evidence, store)
-        report = audit(
-            evidence,
-            attacks=[*([budget] if budget else []), *attacks] or "default",
-            slices=slices,
-            metrics=list(metrics) or "default",
-            controls=list(controls) or "default",
-            policy=policy,
-            baseline=earlier,
-            name=name,
-            confidence=confidence,
-            min_n=min_n,
-            seed=seed,
-            records=records is not None,
-            progress=tell,
-        )
+        with engine.stops_said():
+            report = audit(
+                evidence,
+                attacks=[*([budget] if budget else []), *attacks] or "default",
+                slices=slices,
+                metrics=list(metrics) or "default",
+                controls=list(controls) or "default",
+                policy=policy,
+                baseline=earlier,
+                name=name,
+                confidence=confidence,
+                min_n=min_n,
+                seed=seed,
+                records=records is not None,
+                progress=tell,
+            )
     if records is not None:
         write_records(report, records)
     report = replace(report, meta={**report.meta, "command": _command_line()})

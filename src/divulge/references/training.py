@@ -374,6 +374,10 @@ def _labels(data: Any, labels: ArrayLike | None, count: int) -> NDArray[Any]:
         raise InputError(
             "DV004", f"expected labels of the design's {count:,} rows, got shape {array.shape}. Give one a row."
         )
+    if isinstance(data, tuple | list) and len(data) == 2:
+        shape: tuple[int, ...] = tuple(getattr(data[0], "shape", ()))
+        if shape and shape[0] != count:
+            raise InputError("DV004", f"expected x and y of as many rows, got {shape[0]:,} and {count:,}: one is cut.")
     return array
 
 

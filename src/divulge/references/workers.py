@@ -18,6 +18,7 @@ from typing import Any
 
 from divulge.clusters import TICK
 from divulge.errors import InputError
+from divulge.interrupts import heard
 from divulge.references.jobs import Failure, Job, Task
 from divulge.references.pinning import pinned
 from divulge.shipping import pickled
@@ -62,10 +63,10 @@ def attempt(task: Task, job: Job) -> Any:
     """
     try:
         late = "torch" not in sys.modules
-        with pinned(job.seed):
+        with heard(), pinned(job.seed):
             result = task(job)
         if late and "torch" in sys.modules:
-            with pinned(job.seed):
+            with heard(), pinned(job.seed):
                 result = task(job)
         return result
     except (Exception, SystemExit) as error:

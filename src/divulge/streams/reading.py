@@ -329,6 +329,8 @@ def _threaded(work: Callable[[Any, Event], Any], items: Iterable[Any], workers: 
                 yield from (future.result() for future in done)
         finally:
             stop.set()
+            if under_way := sum(future.running() for future in waiting):
+                logger.warning("stopping: %d blocks of records are still being scored", under_way)
             pool.shutdown(wait=True, cancel_futures=True)
 
 
