@@ -1,8 +1,8 @@
 """Do the default attacks find what the loss alone finds, and stay quiet where nothing leaks? On the models of zoo.py.
 
 `pytest -m slow` takes a part of the zoo, two replicates each; DIVULGE_SEEDS=200, all of it (the networks where torch
-and Fashion-MNIST are there). benchmarks/attacks.py measures the same targets and writes the tables. A test fails where
-what was seen is all but impossible if the bar is kept (p < 1e-4), not where luck ran out.
+and Fashion-MNIST are there). benchmarks/attacks.py measures the same targets and writes the tables. Of single targets
+few replicates show gross losses only; all together must not lose, and must gain in AUC where the table has gains.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from zoo import ZOO, Rows, Target, attacked, leaks, mean_interval, missing, view
 
 SEEDS = int(os.environ.get("DIVULGE_SEEDS", "20"))
 FULL = SEEDS >= 200
-LEVEL = 1e-4
+LARGEST_LOSS = 0.08  # of two replicates of few records: four standard deviations
+GAIN = ("digits/forest", "digits/mlp", "noisy/boosting")  # where the table of docs/zoo.md has larger AUCs
 BY_NAME = {target.name: target for target in ZOO}
-PART = ("digits/forest", "digits/mlp", "noisy/boosting", *(name for name in BY_NAME if name.startswith("cancer/")))
+PART = (*GAIN, *(name for name in BY_NAME if name.startswith("cancer/")))
 LEAKY = [target for target in ZOO if not target.leak_free and (FULL or target.name in PART)]
 LEAK_FREE = [target for target in ZOO if target.leak_free and (FULL or target.name == "digits/forest/leak-free")]
 
 slow = pytest.mark.slow
+pytestmark = pytest.mark.default_budget
 
 
 def evidence_of(target: Target, replicates: int):
@@ -42,43 +44,39 @@ def evidence_of(target: Target, replicates: int):
 
 
 @pytest.fixture(scope="module")
-def gains() -> dict[tuple[str, str], float]:
-    """Of each target and view, the mean over replicates; what the tests of single targets leave for that of all."""
+def gains() -> dict[tuple[str, str], tuple[float, float]]:
+    """Of each target and view, the mean gains of score and AUC: what the tests of single targets leave for all."""
     return {}
 
 
 @slow
 @pytest.mark.parametrize("target", LEAKY, ids=str)
 def test_the_default_attacks_find_at_least_what_the_loss_finds(target: Target, gains, record_property):
-    of_views: dict[str, list[float]] = {}
+    of_views: dict[str, list[tuple[float, float]]] = {}
     for _, view, evidence in evidence_of(target, max(2, SEEDS // 10)):
         default = all_named("default", evidence)
         found = attacked(evidence, [named("loss", evidence), *(attack for attack in default if attack.name != "loss")])
-        of_set = found.score(attack.name for attack in default).value
-        of_views.setdefault(view, []).append(of_set - found.score(["loss"]).value)
+        names = [attack.name for attack in default]
+        score = found.score(names).value - found.score(["loss"]).value
+        of_views.setdefault(view, []).append((score, found.auc(names) - found.auc(["loss"])))
     for view, values in of_views.items():
-        gains[target.name, view] = float(np.mean(values))
-        print(f"{target}, {view}: {mean_interval(values)[:3]}")
-        assert not below(values, 0.0)
+        score, auc = np.mean(values, axis=0)
+        gains[target.name, view] = float(score), float(auc)
+        print(f"{target}, {view}: score {score:+.3f}, AUC {auc:+.3f}")
+        assert score > -LARGEST_LOSS and auc > -LARGEST_LOSS  # of few replicates more cannot be asked of each
     record_property("gains", of_views)
 
 
 @slow
 def test_over_all_targets_the_default_attacks_lose_nothing_to_the_loss(gains):
-    """Single targets have few replicates; together they would show a set that is a little worse everywhere."""
+    """Single targets have few replicates; together they show a set that is a little worse everywhere, or no better."""
     if len(gains) < 4:
         pytest.skip("the tests of single targets were not run")
     for view in ("outputs", "features"):
-        values = [gain for (_, of), gain in gains.items() if of == view]
-        print(f"{view}: {mean_interval(values)[:3]} over {len(values)} targets")
-        assert not below(values, -0.01)
-
-
-def below(values: list[float], bar: float) -> bool:
-    """Whether values like these are all but impossible if their mean is at the bar or above."""
-    if np.ptp(values) == 0:
-        return values[0] < bar
-    return bool(ttest_1samp(values, bar, alternative="less").pvalue < LEVEL)
+        scores, aucs = zip(*(gain for (_, of), gain in gains.items() if of == view), strict=True)
+        print(f"{view}: score {mean_interval(scores)[:3]}, AUC {mean_interval(aucs)[:3]} over {len(scores)} targets")
+        assert ttest_1samp(scores, 0.0, alternative="less").pvalue > 0.01
+        assert np.mean([gains[name, view][1] for name in GAIN]) > 0.01
 
 
 @slow
@@ -204,4 +202,3 @@ def test_the_interval_of_gains_is_students():
     assert mean_interval(values)[:3] == pytest.approx((np.mean(values), interval.low, interval.high))
     assert np.isnan(mean_interval([0.1]).low) and not leaks([0.5])
     assert leaks([0.10, 0.11, 0.12]) and not leaks([0.0, 0.03, 0.06])
-    assert below([-0.1, -0.101, -0.102, -0.1], 0.0) and not below([-0.1, 0.2], 0.0)
