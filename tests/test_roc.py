@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divulge.roc import Histogram, Roc, exact, exact_slices, rank, tags
+from divulge.bins import Histogram
+from divulge.roc import Roc, exact, exact_slices, rank, tags
 
 
 def naive(scores, member, halves) -> tuple[list, np.ndarray, np.ndarray]:

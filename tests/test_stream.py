@@ -20,9 +20,9 @@ from scipy.stats import binomtest
 
 from divulge import Evidence, InputError, Unavailable, audit, copies, folds, identity, roc, slices
 from divulge.attacks import named
+from divulge.bins import Histogram
 from divulge.controls import shared_records
 from divulge.doors.tables import Overrides
-from divulge.roc import Histogram
 from divulge.scoring import scores_of, with_signals
 from divulge.slices import by_column
 from divulge.streams import Stream, measured, planning, reading

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from divulge.atomic import replacing
 from divulge.attacks.attack import without_address
+from divulge.bins import Histogram
 from divulge.doors.archives import damaged, read_arrays, write_arrays
 from divulge.doors.tables import Overrides
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 from divulge.files import from_arrays, to_arrays
 from divulge.references.digests import code_digest
-from divulge.roc import Histogram
 from divulge.streams.dealing import placed, unplaced
 from divulge.streams.sketches import Sample, Squares, Units
 from divulge.streams.tally import BITS, SLICE_BITS, Plan, Slices, Tally

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge import preparing, signals
+from divulge.bins import Histogram
 from divulge.controls import Shared
 from divulge.controls.records import unusual
 from divulge.copies import MOST_COPIES, are_copies, with_copies_grouped
 from divulge.evidence import Evidence
 from divulge.identity import content_hashes, identified
 from divulge.report import Row
-from divulge.roc import Histogram, rank, tags
+from divulge.roc import rank, tags
 from divulge.slices import BELOW, MISSING, REST, Merged, Partition
 from divulge.streams.sketches import Units
 from divulge.streams.tally import Plan, Slices, Tally

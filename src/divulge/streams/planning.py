@@ -15,11 +15,11 @@ from divulge import controls as control_family
 from divulge import scoring
 from divulge import slices as slice_family
 from divulge.attacks import NamedAttack
+from divulge.bins import centre_of
 from divulge.errors import InputError, Unavailable
 from divulge.evidence import Evidence
 from divulge.identity import content_hashes
 from divulge.report import Row
-from divulge.roc import centre_of
 from divulge.slices import Slicer
 from divulge.streams.dealing import dealing_of, unplaced
 from divulge.streams.tally import BITS, Plan

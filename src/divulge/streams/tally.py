@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divulge.attacks import NamedAttack
+from divulge.bins import Histogram, cells_of
 from divulge.copies import copy_hashes, may_be_copies
 from divulge.errors import InputError
 from divulge.hashes import Hashes, array_hashes
 from divulge.identity import content_hashes, digest_sums, record_hashes
-from divulge.roc import Histogram, cells_of, tags
+from divulge.roc import tags
 from divulge.slices import Slicer, checked
 from divulge.streams.dealing import Block, Dealing, told_apart
 from divulge.streams.sketches import Sample, Squares, Units
