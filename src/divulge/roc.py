@@ -1,7 +1,7 @@
 """Roc: how many members and non-members lie at or above each threshold. Every metric is a function of one.
 
-Two makers with one meaning: `exact` (and `exact_slices`) from sorted scores, `bins.Histogram` from integer counts that add
-up across blocks, files and machines. Metrics never know which.
+Two makers with one meaning: `exact` (and `exact_slices`) from sorted scores, `divulge.bins` from integer counts that
+add up across blocks, files and machines. Metrics never know which.
 """
 
 from __future__ import annotations
