@@ -130,12 +130,12 @@ def sides(values: NDArray[Any], trained_on: NDArray[np.bool_]) -> Sides:
         with np.errstate(invalid="ignore"):  # what is without bound spoils its own record only
             centre[rows] = x.mean(axis=0)
             x -= centre[rows]  # the squares of what is left are small
-            within = x * trained_on[:, rows, None]
-            away_in[rows] = within.sum(axis=0)
-            squares_in[rows] = np.square(within, out=within).sum(axis=0)
-            squares[rows] = np.square(x, out=x).sum(axis=0)
+            within = trained_on[:, rows].astype(np.float64)
+            away_in[rows] = np.einsum("rnq,rn->nq", x, within)
+            squares_in[rows] = np.einsum("rnq,rnq,rn->nq", x, x, within)
+            squares[rows] = np.einsum("rnq,rnq->nq", x, x)
 
-    over_rows(block, n, r * q * 8)
+    over_rows(block, n, r * q * 16)
     n_in = trained_on.sum(axis=0, dtype=np.int64)
     found = []
     for total, about, of_side in ((away_in, squares_in, n_in), (-away_in, squares - squares_in, r - n_in)):
@@ -169,12 +169,12 @@ def means(
     def block(rows: slice) -> None:
         x = values[:, rows].astype(np.float64, order="C")
         x = x if of is None else of(x)
-        within = trained_on[:, rows, None]
+        within = trained_on[:, rows].astype(np.float64)
         with np.errstate(invalid="ignore"):
-            sums[0, rows] = (x * within).sum(axis=0)
-            sums[1, rows] = np.multiply(x, ~within, out=x).sum(axis=0)
+            sums[0, rows] = np.einsum("rnq,rn->nq", x, within)
+            sums[1, rows] = np.einsum("rnq,rn->nq", x, 1 - within)
 
-    over_rows(block, n, r * q * 8)
+    over_rows(block, n, r * q * 16)
     n_in = trained_on.sum(axis=0)[:, None]
     with np.errstate(invalid="ignore"):
         return sums[0] / n_in, sums[1] / (r - n_in)
