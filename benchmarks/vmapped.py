@@ -92,7 +92,7 @@ def at_once(fit: Torch, data: Any, rows: Sequence[Any], seeds: Sequence[int], th
     with pinned(seeds[0], threads):
         for start in range(0, len(rows), fit.at_once):
             part = slice(start, start + fit.at_once)
-            fit.many(data, rows[part], seeds[part])
+            fit.fit_many(data, rows[part], seeds[part])
     finished(fit)
 
 
@@ -136,7 +136,7 @@ def compare(name: str, fit: Torch, data: Any, rows: Sequence[Any], repeats: int,
     if pool is not None:
         pool.shutdown()
     everyone = np.arange(len(data[1]))
-    apart = fit(data, rows[0], 0)(data, everyone, 0) - fit.many(data, rows[:2], seeds[:2])[0](data, everyone, 0)
+    apart = fit(data, rows[0], 0)(data, everyone, 0) - fit.fit_many(data, rows[:2], seeds[:2])[0](data, everyone, 0)
     print(f"{name}: {', '.join(f'{way} {np.median(runs):.2f} s' for way, runs in took.items())}")
     for way, runs in took.items():
         if way != "at once":

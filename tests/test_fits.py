@@ -318,10 +318,10 @@ def test_jax_at_once_is_one_by_one(require, function, optimizer):
     fit = Jax(init, function, epochs=3, batch_size=16, optimizer=optimizer)
     rows = [np.sort(np.random.default_rng(i).permutation(N)[: 75 + i % 2 * 4]) for i in range(4)]
     one_by_one = [fit(records, part, i)(records, EVERYONE, 0) for i, part in enumerate(rows)]
-    at_once = [predict(records, EVERYONE, 0) for predict in fit.many(records, rows, range(4))]
+    at_once = [predict(records, EVERYONE, 0) for predict in fit.fit_many(records, rows, range(4))]
     assert np.abs(one_by_one[0] - one_by_one[1]).max() > 0.1
     np.testing.assert_allclose(at_once, one_by_one, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(fit.many(records, rows[:1], [0])[0](records, EVERYONE, 0), one_by_one[0], atol=1e-5)
+    np.testing.assert_allclose(fit.fit_many(records, rows[:1], [0])[0](records, EVERYONE, 0), one_by_one[0], atol=1e-5)
 
 
 def test_jax_is_the_loop_that_one_would_write(require):
@@ -343,7 +343,7 @@ def test_jax_is_the_loop_that_one_would_write(require):
             updates, state = optimizer.update(jax.grad(loss)(parameters, x[part], y[part]), state, parameters)
             parameters = optax.apply_updates(parameters, updates)
     np.testing.assert_allclose(outputs, apply(parameters, x), rtol=0, atol=1e-5)
-    assert fit.many((x, y), [], []) == [] and fit.brief()[1] == 3
+    assert fit.fit_many((x, y), [], []) == [] and fit.brief()[1] == 3
 
 
 def test_jax_losses(require):
@@ -430,7 +430,7 @@ def test_one_logit_is_never_taken_for_a_probability_however_small_it_is(require,
     np.testing.assert_allclose(outputs, np.tile([-0.25, 0.25], (N, 1)), atol=1e-6)
     assert kind_of(outputs, y) == "logits"
     if hasattr(fit, "many"):
-        np.testing.assert_allclose(fit.many((x, y), [HALF], [0])[0]((x, y), EVERYONE, 0), outputs, atol=1e-6)
+        np.testing.assert_allclose(fit.fit_many((x, y), [HALF], [0])[0]((x, y), EVERYONE, 0), outputs, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ what is a fit

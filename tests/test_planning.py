@@ -78,19 +78,19 @@ class Counting:
 
 
 class CountingAtOnce(Counting):
-    def many(self, data, rows, seeds):
+    def fit_many(self, data, rows, seeds):
         self.trained += [(part.tolist(), seed) for part, seed in zip(rows, seeds, strict=True)]
         self.asked = len(rows)
         return [self.predict for _ in rows]
 
 
 class Refusing(CountingAtOnce):
-    def many(self, data, rows, seeds):
+    def fit_many(self, data, rows, seeds):
         raise InputError("DV405", "it mixes rows")
 
 
 class Broken(CountingAtOnce):
-    def many(self, data, rows, seeds):
+    def fit_many(self, data, rows, seeds):
         raise InputError("DV003", "a wrong value")
 
 

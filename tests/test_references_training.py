@@ -94,9 +94,9 @@ class Ridge:
         self.calls = []
 
     def __call__(self, data, rows, seed):
-        return self.many(data, [rows], [seed])[0]
+        return self.fit_many(data, [rows], [seed])[0]
 
-    def many(self, data, rows, seeds):
+    def fit_many(self, data, rows, seeds):
         self.calls.append(len(rows))
         x, y = data[0].astype(float), 2.0 * data[1] - 1
         masks = np.stack([np.bincount(each, minlength=len(x)) for each in rows])

@@ -93,10 +93,10 @@ def asked(predicts, records):
 def assert_same(fit, rows, records, close=CLOSE):
     seeds = [7 + i for i in range(len(rows))]
     one_by_one = asked([fit(records, part, seed) for part, seed in zip(rows, seeds, strict=True)], records)
-    at_once = asked(fit.many(records, rows, seeds), records)
+    at_once = asked(fit.fit_many(records, rows, seeds), records)
     assert np.abs(one_by_one[0] - one_by_one[1]).max() > 100 * close, "models that are alike show nothing"
     np.testing.assert_allclose(at_once, one_by_one, rtol=0, atol=close)
-    alone = asked(fit.many(records, rows[:1], seeds[:1]), records)
+    alone = asked(fit.fit_many(records, rows[:1], seeds[:1]), records)
     np.testing.assert_allclose(alone, one_by_one[:1], rtol=0, atol=close)
 
 
@@ -142,7 +142,7 @@ def test_shared_batches_leave_rows_of_other_models_out_of_batch_normalisation():
     before, after = (fit((inputs, y), rows, 0)((x, y), EVERYONE, 0) for inputs in (x, others))
     np.testing.assert_array_equal(before, after)
     with pytest.raises(InputError, match=r"DV405 .* batch normalisation"):
-        fit.many((x, y), halves(), range(4))
+        fit.fit_many((x, y), halves(), range(4))
 
 
 @pytest.mark.parametrize("batches", ["own", "shared"])
@@ -152,7 +152,7 @@ def test_rows_that_a_model_does_not_have_change_nothing(batches):
     fit = Torch(mlp, epochs=2, batch_size=16, optimizer=sgd, batches=batches)
     others = x.copy()
     others[np.setdiff1d(EVERYONE, rows[0])] *= 1000
-    before, after = (fit.many((inputs, y), rows, range(4))[0]((x, y), EVERYONE, 0) for inputs in (x, others))
+    before, after = (fit.fit_many((inputs, y), rows, range(4))[0]((x, y), EVERYONE, 0) for inputs in (x, others))
     np.testing.assert_array_equal(before, after)
 
 
@@ -208,7 +208,7 @@ def test_threads_change_nothing(torch):
         made = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            made.append(asked(fit.many(records, halves(5), range(5)), records))
+            made.append(asked(fit.fit_many(records, halves(5), range(5)), records))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -218,7 +218,7 @@ def test_threads_change_nothing(torch):
 def test_dropout_draws_masks_of_its_own_and_the_same_again():
     fit, records = Torch(dropping, epochs=2, batch_size=16, optimizer=sgd), data()
     rows = [halves()[0]] * 2
-    first, again = (asked(fit.many(records, rows, [3, 3]), records) for _ in range(2))
+    first, again = (asked(fit.fit_many(records, rows, [3, 3]), records) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first[0] - first[1]).max() > 1e-3, "two models of one seed have different masks"
     alone = fit(records, rows[0], 3)(records, EVERYONE, 0)
@@ -232,7 +232,7 @@ def test_optimisers_that_look_at_whole_tensors_are_refused(torch, name):
         pytest.skip(f"this version of torch has no {name}")
     fit = Torch(mlp, epochs=1, optimizer=kind)
     with pytest.raises(InputError, match=f"DV405 .*{name}.*executor='processes'"):
-        fit.many(data(), halves(), range(4))
+        fit.fit_many(data(), halves(), range(4))
 
 
 @pytest.mark.parametrize("name", ["RMSprop", "NAdam", "RAdam", "ASGD", "Rprop", "Adagrad", "Adadelta", "Adamax"])
@@ -248,7 +248,7 @@ def test_an_optimiser_that_treats_biases_by_their_axes_is_refused(torch):
         return torch.optim.SGD([group for group in groups if group["params"]], lr=0.1)
 
     with pytest.raises(InputError, match="DV405"):
-        Torch(mlp, epochs=1, optimizer=optimizer).many(data(), halves(), range(4))
+        Torch(mlp, epochs=1, optimizer=optimizer).fit_many(data(), halves(), range(4))
 
 
 def by_numbers(parameters):
@@ -285,7 +285,7 @@ def test_an_optimiser_that_looks_at_shapes_is_refused(optimizer):
     """Stacks have another number of numbers, and some their axes in another order."""
     fit = Torch(mlp, epochs=1, optimizer=optimizer)
     with pytest.raises(InputError, match=rf"DV405 .*{optimizer.__name__}, whose settings of .*(weight|bias) differ"):
-        fit.many(data(), halves(), range(4))
+        fit.fit_many(data(), halves(), range(4))
 
 
 def test_an_optimiser_with_groups_by_place_is_not_refused(torch):
@@ -307,7 +307,7 @@ def spectral():
 def test_a_module_that_cannot_be_stacked_in_training_is_refused_and_auto_trains_it_otherwise(caplog):
     fit, records, trained_on = Torch(spectral, epochs=2, batch_size=16, optimizer=sgd), data(), design(N, 4)
     with pytest.raises(InputError, match=r"DV405 .*Sequential, which fails there in a step of the training: .*process"):
-        fit.many(records, halves(), range(4))
+        fit.fit_many(records, halves(), range(4))
     with caplog.at_level(logging.INFO, logger="divulge"):
         found = fit_references(fit, records, trained_on, executor="auto", workers=1)
     assert "Not at once: expected a module that torch.func.vmap can run" in caplog.text
@@ -344,7 +344,7 @@ def test_modules_that_stacking_would_change_are_refused(torch):
 
     for build, words in ((Projected, "register_buffer"), (Branching, "vmap"), (unlike, "one shape")):
         with pytest.raises(InputError, match=f"DV405 .*{words}"):
-            Torch(build, epochs=1, optimizer=sgd).many(data(), halves(8), range(8))
+            Torch(build, epochs=1, optimizer=sgd).fit_many(data(), halves(8), range(8))
 
 
 def test_a_module_that_is_not_new_is_refused(torch):
@@ -359,13 +359,13 @@ def test_a_module_that_is_not_new_is_refused(torch):
         fit(data(), halves()[0], 0)
         for again in (
             lambda fit=fit: fit(data(), halves()[1], 1),
-            lambda fit=fit: fit.many(data(), halves(), range(4)),
+            lambda fit=fit: fit.fit_many(data(), halves(), range(4)),
         ):
             with pytest.raises(InputError, match=r"DV003 .*new module"):
                 again()
     other = mlp()
     with pytest.raises(InputError, match=r"DV003 .*new module"):
-        Torch(lambda: other, epochs=1, optimizer=sgd).many(data(), halves(), range(4))
+        Torch(lambda: other, epochs=1, optimizer=sgd).fit_many(data(), halves(), range(4))
     for part in body.parameters():
         part.requires_grad_(False)  # what is not trained may be one for all
     assert_same(Torch(half_new, epochs=2, optimizer=sgd), halves(), data())
@@ -384,7 +384,7 @@ def test_an_error_in_one_thread_stops_the_others(torch):
     try:
         torch.set_num_threads(2)
         with pytest.raises(RuntimeError, match="enough"):
-            Torch(mlp, epochs=10_000, optimizer=sgd, loss=loss).many(data(), halves(4, spread=1), range(4))
+            Torch(mlp, epochs=10_000, optimizer=sgd, loss=loss).fit_many(data(), halves(4, spread=1), range(4))
         assert torch.get_num_threads() == 2
         assert len(calls) < 5_000, "of 20,000 steps and more"
     finally:
@@ -400,7 +400,7 @@ def test_global_random_numbers_stay(torch):
     torch.manual_seed(0)
     np.random.seed(0)
     fit(records, halves()[0], 1)(records, EVERYONE, 0)
-    fit.many(records, halves(), range(4))[1](records, EVERYONE, 0)
+    fit.fit_many(records, halves(), range(4))[1](records, EVERYONE, 0)
     assert torch.equal(torch.rand(3), want[0]) and np.random.random() == want[1]
 
 
@@ -419,7 +419,7 @@ def test_predicts_of_stacked_models_share_the_stack(torch):
     records, models = data(), 6
     one = 4 * sum(parameter.numel() for parameter in wide().parameters())
     before = held()
-    predicts = Torch(wide, epochs=1, optimizer=sgd).many(records, halves(models, spread=1), range(models))
+    predicts = Torch(wide, epochs=1, optimizer=sgd).fit_many(records, halves(models, spread=1), range(models))
     for predict in predicts:
         predict(records, EVERYONE, 0)
     assert models * one <= held() - before < (models + 2) * one
@@ -439,7 +439,7 @@ def test_views_are_queries():
     plain = Torch(mlp, epochs=2, batch_size=16, optimizer=sgd)
     fit = Views(plain, [lambda x: x, np.negative])
     rows = halves(2)
-    for predict in (fit(records, rows[0], 0), fit.many(records, rows, [0, 1])[0]):
+    for predict in (fit(records, rows[0], 0), fit.fit_many(records, rows, [0, 1])[0]):
         want = plain(records, rows[0], 0)
         np.testing.assert_allclose(predict(records, EVERYONE, 0), want(records, EVERYONE, 0), atol=CLOSE)
         negative = (-records[0], records[1])
@@ -450,7 +450,7 @@ def test_views_are_queries():
         plain(records, rows[0], 0)(records, EVERYONE, 1)
     assert fit.brief()[0].fit.epochs == 1 and fit.at_once == 16
     with pytest.raises(InputError, match="DV405"):
-        Views(lambda data, rows, seed: None, [np.negative]).many(records, rows, [0, 1])
+        Views(lambda data, rows, seed: None, [np.negative]).fit_many(records, rows, [0, 1])
 
 
 def test_wrong_values():

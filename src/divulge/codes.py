@@ -540,7 +540,7 @@ CODES: dict[str, Code] = {
     ),
     "DV405": Code(
         "this fit, or this attack, cannot be run that way",
-        "executor='vmapped' needs a fit that trains many models at once (fit.many) and an optimiser that works on each "
+        "executor='vmapped' needs a fit that trains many models at once (fit_many) and an optimiser that works on each "
         "parameter by itself; other processes and hosts need a fit and data, attacks and slices, that cloudpickle can "
         "send there.",
         "Use executor='processes', or None for a loop, which runs every fit; divulge.fits.Torch and Jax train many at "

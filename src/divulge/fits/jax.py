@@ -81,7 +81,7 @@ class Jax:
                 parameters, state = programs.one(parameters, state, inputs, targets, index[0], weight[0])
         return self._predict(jax.device_get(parameters))
 
-    def many(self, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> list[Predict]:
+    def fit_many(self, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> list[Predict]:
         """Models trained side by side, each as by itself but for rounding.
 
         Models go together that take the same number of batches; where the last ones differ in length, the shorter are

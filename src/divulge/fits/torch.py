@@ -111,7 +111,7 @@ schedule=None, at_once=16), 20.0)
                         schedule.step()
         return lambda data, rows, query: scores(module, data, rows, query, logits=self.loss is None)
 
-    def many(self, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> list[Predict]:
+    def fit_many(self, data: Any, rows: Sequence[Rows], seeds: Sequence[int]) -> list[Predict]:
         """Models trained side by side as one stacked module: each as by itself but for rounding, and much faster.
 
         Models are stacked that take the same number of batches; where the last ones differ in length, the shorter are

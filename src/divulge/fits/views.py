@@ -58,19 +58,19 @@ class Views:
         """A model trained on these rows of (x, y): `predict(data, rows, query)` -> (k, c) or (k,)."""
         return self._viewed(self.fit(data, rows, seed))
 
-    def many(self, data: Any, rows: Sequence[NDArray[np.int64]], seeds: Sequence[int]) -> list[Predict]:
+    def fit_many(self, data: Any, rows: Sequence[NDArray[np.int64]], seeds: Sequence[int]) -> list[Predict]:
         """Models trained at once, where the fit can.
 
         Raises:
             InputError: DV405, it cannot.
         """
-        if not hasattr(self.fit, "many"):
+        if not hasattr(self.fit, "fit_many"):
             raise InputError(
                 "DV405",
-                f"expected a fit with many(data, rows, seeds), got a {type(self.fit).__name__}. Use divulge.fits.Torch "
+                f"expected a fit with fit_many(data, rows, seeds), got a {type(self.fit).__name__}. Use divulge.fits.Torch "
                 "or Jax, or executor='processes'",
             )
-        return [self._viewed(predict) for predict in self.fit.many(data, rows, seeds)]
+        return [self._viewed(predict) for predict in self.fit.fit_many(data, rows, seeds)]
 
     def brief(self) -> tuple[Views, float]:
         """The fit's own short training."""

@@ -72,7 +72,7 @@ def measure(
     trainings are timed. Nothing that is trained here is kept.
 
     Args:
-        fit: as of `fit_references`; `many(data, rows, seeds)` makes "vmapped" possible.
+        fit: as of `fit_references`; `fit_many(data, rows, seeds)` makes "vmapped" possible.
         data: (x, y).
         trained_on: (r, n) bool, of the models to train.
         seed: of the trial.
@@ -112,11 +112,11 @@ def timed(fit: Callable[..., Any], data: Any, trained_on: NDArray[np.bool_], see
         share=share,
         device=str(getattr(given, "device", "")).startswith("cuda"),
     )
-    if not callable(getattr(short, "many", None)) or len(rows) < 2:
+    if not callable(getattr(short, "fit_many", None)) or len(rows) < 2:
         return trial
     at_once = min(int(getattr(given, "at_once", AT_ONCE)), len(rows))
     try:
-        stacked = _fastest(lambda: short.many(data, rows[:at_once], seeds[:at_once]), seeds[0], workers)[1]
+        stacked = _fastest(lambda: short.fit_many(data, rows[:at_once], seeds[:at_once]), seeds[0], workers)[1]
     except InputError as error:
         if error.code != "DV405":
             raise

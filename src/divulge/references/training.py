@@ -82,7 +82,7 @@ def fit_references(
         executor: where models are trained.
             None or "loop": here, one by one.
             "processes": in processes of this machine, which may be killed and are replaced.
-            "vmapped": many at once, by fit.many(data, rows, seeds), a list of predict; fit.at_once of them, or 16.
+            "vmapped": many at once, by fit.fit_many(data, rows, seeds), a list of predict; fit.at_once of them, or 16.
             "auto": what a short trial finds fastest of these.
             "ray": a Ray cluster that is running, or else one of this machine; "ray://host:port": that one.
             Else an object with submit(function, *arguments) that gives futures with result(): an Executor of
@@ -219,9 +219,9 @@ class Training:
         """Train several models at once, by the fit's own means."""
         start = time.perf_counter()
         rows = [job.rows(len(self.labels)) for job in jobs]
-        predicts = list(self.fit.many(self.data, rows, [job.seed for job in jobs]))  # type: ignore[attr-defined]
+        predicts = list(self.fit.fit_many(self.data, rows, [job.seed for job in jobs]))  # type: ignore[attr-defined]
         if len(predicts) != len(jobs):
-            raise InputError("DV405", f"fit.many gave {len(predicts)} models for {len(jobs)} that were asked for.")
+            raise InputError("DV405", f"fit.fit_many gave {len(predicts)} models for {len(jobs)} that were asked for.")
         trained = (time.perf_counter() - start) / len(jobs)
         for job, predict in zip(jobs, predicts, strict=True):
             start = time.perf_counter()
@@ -285,10 +285,10 @@ def _where(
         plan = measure(task.fit, task.data, design[[job.number for job in left]], seed=seed, workers=workers)
         logger.info("%s", plan.text)
         executor = plan.executor
-    if executor == "vmapped" and not callable(getattr(task.fit, "many", None)):
+    if executor == "vmapped" and not callable(getattr(task.fit, "fit_many", None)):
         raise InputError(
             "DV405",
-            f"expected a fit with many(data, rows, seeds) for executor='vmapped', got a {type(task.fit).__name__}. "
+            f"expected a fit with fit_many(data, rows, seeds) for executor='vmapped', got a {type(task.fit).__name__}. "
             "Use divulge.fits.Torch or Jax, or executor='processes'.",
         )
     named = executor in ("loop", "processes", "vmapped", "ray") or str(executor).startswith("ray://")
