@@ -67,8 +67,8 @@ class Views:
         if not hasattr(self.fit, "fit_many"):
             raise InputError(
                 "DV405",
-                f"expected a fit with fit_many(data, rows, seeds), got a {type(self.fit).__name__}. Use divulge.fits.Torch "
-                "or Jax, or executor='processes'",
+                f"expected a fit with fit_many(data, rows, seeds), got a {type(self.fit).__name__}. Use "
+                "divulge.fits.Torch or Jax, or executor='processes'",
             )
         return [self._viewed(predict) for predict in self.fit.fit_many(data, rows, seeds)]
 
