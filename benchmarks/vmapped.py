@@ -2,7 +2,7 @@
 
 Each of a few torch models is trained on random halves of the same records three ways, in turn, in one run: one by one
 in a loop, on one thread; in as many processes as cores, on one thread each, which are up and have their data; and by
-`Torch.fit_many`, on as many threads as cores. What counts is the ratio, repeat by repeat: its median, least and greatest.
+`Torch.fit_many`, on as many threads as cores. What counts is the ratio, repeat by repeat: median, least and greatest.
 The ratio of processor times is what at once gains on one core; other work on the machine moves it little.
 
     python benchmarks/vmapped.py [--models 64] [--batch-size 32] [--repeats 5] [--only tabular mlp cnn] [--workers 2]

@@ -3,7 +3,7 @@
     fit(data, rows, seed) -> predict          data = (x, y), rows (m,) int64, seed int
     predict(data, rows, query) -> (k, c) or (k,) logits, probabilities or predictions
 
-The same (data, rows, seed) give the same bits. `fit_many(data, rows, seeds)`, where a fit has it, trains a batch at once.
+The same (data, rows, seed) give the same bits. `fit_many(data, rows, seeds)`, where there is one, trains a batch.
 """
 
 from divulge.fits.boosting import LightGBM, XGBoost
