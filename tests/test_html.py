@@ -542,3 +542,10 @@ def test_what_is_no_report_is_refused() -> None:
         with pytest.raises(divulge.InputError) as error:
             reports.leaking().to_html(**arguments)
         assert error.value.code == "DV061"
+
+
+def test_figures_do_not_break_at_a_lines_end() -> None:
+    text = reports.leaking().to_html()
+    shown = re.sub(r"<(style|svg).*?</\1>|<[^>]*>", "", text, flags=re.DOTALL)
+    assert re.search(r"\d\u00a0%", shown) and re.search(r"\[[\d.]+,\u00a0[\d.]+\]", shown)
+    assert not re.search(r"\d %|\[[-\d.]+, [-\d.]+\]", shown)

@@ -125,6 +125,22 @@ def figure(metric: str, value: float, low: float, high: float) -> str:
     return f"{text}{unit.sign}" + (f" [{', '.join(rest)}]" if rest else "")
 
 
+_FIGURE = re.compile(r"(?<=\d) (?=%)|\[[-\d., ]+\]")
+
+
+def tied(text: str, space: str = "\u00a0") -> str:
+    """Text whose figures do not break at a line's end: a number and its percent sign, and what is inside an interval.
+
+    Args:
+        text: printable.
+        space: what stands there in place of a space.
+
+    >>> tied("chance is 5 %, 0.6 [0.5, 0.7]", "_")
+    'chance is 5_%, 0.6 [0.5,_0.7]'
+    """
+    return _FIGURE.sub(lambda found: found[0].replace(" ", space), text)
+
+
 def _decimals(unit: _Unit, like: float, numbers: Sequence[float]) -> int:
     """Decimals that suit the number `like`, two digits of a share below 1 %; more where a share would look certain."""
     decimals = unit.decimals

@@ -38,6 +38,7 @@ from divulge.wording import (
     references,
     score_attack,
     streamed,
+    tied,
     why,
     worded,
 )
@@ -171,10 +172,10 @@ def _page(template: str, **values: Any) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """What a template prints, with the characters that nobody sees as their escapes; our own markup as it is."""
+    """What a template prints: unseen characters as their escapes, figures tied; our own markup as it is."""
     from markupsafe import Markup
 
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return tied(printable(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
