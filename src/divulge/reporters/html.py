@@ -472,6 +472,7 @@ def _method(report: Report) -> list[tuple[str, str]]:
     meta: Mapping[str, Any] = report.meta
     data: Mapping[str, Any] = meta.get("data", {})
     command = meta.get("command")
+    skipped = {str(row["attack"]) for row in report.rows("attacks") if row["status"] == "skipped"}
     rows = [
         ("divulge", meta.get("version")),
         ("created", meta.get("created")),
@@ -490,7 +491,10 @@ def _method(report: Report) -> list[tuple[str, str]]:
         ("confidence of the intervals", rate(meta["confidence"]) if "confidence" in meta else None),
         ("tests that share the error budget", meta.get("tests")),
         ("seed", meta.get("seed")),
-        *((f"attack {clipped(name, 60)}", clipped(text, 300)) for name, text in meta.get("attacks", {}).items()),
+        *(
+            (f"attack {clipped(name, 60)}", f"{'skipped: ' if name in skipped else ''}{clipped(text, 300)}")
+            for name, text in meta.get("attacks", {}).items()
+        ),
     ]
     return [(label, str(value)) for label, value in rows if value not in (None, "")]
 
