@@ -392,5 +392,16 @@ def test_ragged_scores_are_an_error_with_a_code():
 
 def test_two_functions_without_a_name_are_told_how_to_get_one():
     evidence = Evidence(np.arange(20) < 10, signals={"loss": np.sin(np.arange(20.0))})
-    with pytest.raises(InputError, match="define one by def"):
+    with pytest.raises(Unavailable, match="define one by def"):
         all_named([lambda e, r: e.signals["loss"], lambda e, r: -e.signals["loss"]], evidence)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("lira", "`divulge references run`, then --references"), ("quantile(linear)", "quantile(linear, age)")],
+)
+def test_what_an_attack_lacks_is_said_with_its_way_out_in_the_shell(name, way) -> None:
+    evidence = Evidence(np.arange(60) < 30, signals={"loss": np.sin(np.arange(60.0))})
+    with pytest.raises(Unavailable) as caught:
+        audit(evidence, attacks=[name], controls=())
+    assert way in caught.value.message

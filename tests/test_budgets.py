@@ -301,7 +301,19 @@ def test_a_terminal_shows_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None
             told(done, 100, "attack learned(mlp)")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sys.stderr.getvalue())  # type: ignore[attr-defined]
     assert "attack learned(mlp)" in shown
-    assert re.search(r"left\s+11:40", shown), shown  # 70 steps of 10 s
+    assert "about 11:40 left" in shown, shown  # 70 steps of 10 s
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(60, True), (59, False)])
+def test_a_narrow_terminal_has_no_bar(monkeypatch: pytest.MonkeyPatch, columns: int, bar: bool) -> None:
+    monkeypatch.setattr(sys, "stderr", Screen())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(terminal.logger, "level", logging.INFO)
+    with terminal.progress() as told:
+        told(0, 100, "attack learned(mlp)")
+    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert ("━" in shown) == bar and "attack learned(mlp)" in shown and "left" not in shown
 
 
 # ------------------------------------------------------------------------------------------------ asking the model

@@ -20,6 +20,7 @@ import reports
 from divulge import charts
 from divulge.charts import crowd, look
 from divulge.charts.curves import measured_from, thinned
+from divulge.charts.single import _ticks
 from divulge.comparison import Comparison, compare
 from divulge.report import Report, table_of
 from divulge.series import Series
@@ -395,3 +396,15 @@ def test_a_number_of_slices_below_one_is_refused(worst) -> None:
     with pytest.raises(divulge.InputError) as error:
         charts.slices(reports.leaking(), worst=worst)
     assert error.value.code == "DV061"
+
+
+def test_ticks_of_a_distribution_stand_where_they_say() -> None:
+    edges = np.linspace(-0.73, 0.47, 37).tolist()
+    ticks = _ticks(edges)
+    assert list(ticks.values()) == ["-0.6", "-0.4", "-0.2", "0", "0.2", "0.4"]
+    assert np.allclose(
+        [np.interp(at, np.arange(1, 38), edges) for at in ticks], [float(text) for text in ticks.values()]
+    )
+    uneven = [1.0, 10.0, 100.0, 1000.0]
+    assert _ticks(uneven) == {1: "1", 2: "10", 3: "1e+02", 4: "1e+03"}
+    assert _ticks([]) == {} and _ticks([0.5]) == {1: "0.5"}

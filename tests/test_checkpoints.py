@@ -389,6 +389,7 @@ def test_evidence_in_place_of_a_checkpoint_is_not_overwritten(tmp_path, folder):
     with pytest.raises(InputError) as caught:
         audit(Stream(folder, checkpoint=tmp_path / "records.npz"), **HOW)
     assert caught.value.code == "DV032" and (tmp_path / "records.npz").read_bytes() == before
+    assert "records.npz is no checkpoint" in caught.value.message and "write it again" not in caught.value.message
 
 
 def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_counted(tmp_path, folder):

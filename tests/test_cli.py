@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,15 @@ import numpy as np
 import pytest
 
 import divulge
+from divulge import signals
+from divulge.attacks import classifiers, quantile, traces
+from divulge.attacks.naming import _FAMILIES
 from divulge.cli import main
 from divulge.cli.guides import RECIPES
 from divulge.codes import CODES
 from divulge.comparison import Comparison
+from divulge.controls import CONTROLS
+from divulge.metrics import PLAIN
 from divulge.streams.checkpoints import Checkpoint
 
 PASSING = "[gate]\nscore = { max = 0.99 }\n"
@@ -173,6 +179,13 @@ def test_no_exception_of_a_defect_passes_for_something_else(folder, monkeypatch,
 def test_help_and_version(capsys, arguments) -> None:
     assert main(arguments) == 0
     assert "divulge" in capsys.readouterr().out
+
+
+def test_the_help_of_audit_names_every_attack_control_and_metric(capsys) -> None:
+    main(["audit", "--help"])
+    text = capsys.readouterr().out.partition("Attacks: ")[2]
+    listed = {*CONTROLS, *PLAIN, *_FAMILIES, *signals.NAMES, *classifiers.MODELS, *quantile.MODELS, *traces.KINDS}
+    assert not listed - set(re.findall(r"\w+", text))
 
 
 def test_version_is_the_packages(capsys) -> None:

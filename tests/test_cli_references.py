@@ -414,7 +414,9 @@ def test_ids_that_only_one_side_has_are_asked_for(folder):
     evidence = divulge.Evidence(
         np.arange(N) < 60, labels=np.arange(N)[::-1] % 3, outputs=np.zeros((N, 3)), kind="logits"
     )
-    with pytest.raises(InputError, match=r"Add ids, to the evidence and the store.*; or member in FILE.py"):
+    with pytest.raises(
+        InputError, match=r"Add ids to the evidence \(.*\) and to the store \(.*\); or member in FILE.py"
+    ):
         with_references(evidence, "refs")
 
 

@@ -450,6 +450,8 @@ def test_only_some_controls_or_none() -> None:
 
 
 def test_an_unknown_control_is_an_error_with_a_suggestion() -> None:
+    with pytest.raises(InputError, match=r"DV058.*'-shft'.*did you mean '-shift'"):
+        all_named(["-shft"])
     with pytest.raises(InputError, match=r"DV058.*'shft'.*did you mean 'shift'"):
         audit(sound(n=100), controls="shft")
     with pytest.raises(InputError, match="DV058"):

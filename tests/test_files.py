@@ -415,3 +415,16 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
 def test_a_csv_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_bytes("split,größe,loss\ntrain,1,2\n".encode("latin-1"))
     assert fails(lambda: Evidence.load(tmp_path / "e.csv")).code == "DV032"
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".csv"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, suffix) -> None:
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / f"p{suffix}"
+    path.write_bytes(b"")
+    for name in ("zipfile.ZipFile", "pyarrow.parquet.ParquetFile", "pyarrow.csv.read_csv"):
+        monkeypatch.setattr(name, refused)
+    error = fails(lambda: Evidence.load(path))
+    assert error.code == "DV030" and "this user may not" in error.message and "write it again" not in error.message

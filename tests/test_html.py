@@ -542,3 +542,20 @@ def test_what_is_no_report_is_refused() -> None:
         with pytest.raises(divulge.InputError) as error:
             reports.leaking().to_html(**arguments)
         assert error.value.code == "DV061"
+
+
+def test_figures_do_not_break_at_a_lines_end() -> None:
+    text = reports.leaking().to_html()
+    shown = re.sub(r"<(style|svg).*?</\1>|<[^>]*>", "", text, flags=re.DOTALL)
+    assert re.search(r"\d\u00a0%", shown) and re.search(r"\[[\d.]+,\u00a0[\d.]+\]", shown)
+    assert not re.search(r"\d %|\[[-\d.]+, [-\d.]+\]", shown)
+
+
+def test_an_attack_that_was_skipped_is_marked_so_in_the_method() -> None:
+    own = reports.loss_only()
+    rows = [{"attack": "quantile(linear)", "status": "skipped", "reason": "no features"}, *own.rows("attacks")]
+    meta = {**own.meta, "attacks": {"quantile(linear)": "Quantile()", **own.meta["attacks"]}}
+    shown = words(
+        replace(own, meta=meta, tables={**own.tables, "attacks": table_of("attacks", rows)}).to_html(), "method"
+    )
+    assert "attack quantile(linear) skipped: Quantile()" in shown and "attack loss Threshold" in shown

@@ -169,6 +169,9 @@ def test_without_an_epoch_within_the_limit_it_is_the_last_before_the_crossing() 
     monitor = Monitor(*toy.sides, stop_at_score=0.01)  # no interval of 500 records a side is that narrow
     toy.train(monitor)
     assert monitor.best_epoch == 3 and "last one before the limit was crossed" in monitor.best_reason
+    calm = Monitor(*Toy([0.0, 0.0]).sides, stop_at_score=0.01)
+    Toy([0.0, 0.0]).train(calm)
+    assert calm.best_epoch == 2 and "the last one: none is credibly above it" in calm.best_reason
     early = Monitor(*toy.sides, stop_at_score=0.01)
     early(toy.model(4), 1)
     assert early.best_epoch is None and early.should_stop and "first one is above" in early.best_reason

@@ -58,7 +58,14 @@ def test_the_words_say_what_was_tried():
         "processes: 2.0 times as fast as one by one in a trial of 1/5 of a training; about 11 min for 64 models. "
         "Not at once: batch normalisation"
     )
-    assert [lasting(seconds) for seconds in (0, 9.96, 100, 130, 7300)] == ["0.0 s", "10.0 s", "100 s", "2 min", "2.0 h"]
+    assert "over 100 times as fast" in choose(Trial(alone=9.0, scoring=0.0, stacked=1e-5), models=64, workers=1).text
+    assert [lasting(seconds) for seconds in (0, 9.96, 100, 130, 7300)] == [
+        "0.1 s or less",
+        "10.0 s",
+        "100 s",
+        "2 min",
+        "2.0 h",
+    ]
 
 
 class Counting:

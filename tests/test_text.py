@@ -348,3 +348,11 @@ def test_codes_are_explained_within_the_width(width) -> None:
     for code in CODES:
         text = render_code(code, width=width)
         assert max(map(len, text.splitlines())) <= width and flat(CODES[code].cause) in flat(text)
+
+
+@pytest.mark.parametrize("width", range(60, 121, 5))
+def test_no_line_breaks_inside_an_interval_or_before_a_percent_sign(leaky, width) -> None:
+    text = render(leaky, width=width) + render_comparison(compare(leaky, leaky), width=width)
+    assert "[" in text and "%" in text and "\ue000" not in text
+    assert not re.search(r"\[[-\d.]+,\s*\n|\d\n\s*%", text)
+    assert all(line.count("[") == line.count("]") for line in text.splitlines())

@@ -157,8 +157,8 @@ CODES: dict[str, Code] = {
     "DV030": Code(
         "no such file, or no data in it",
         "A wrong path, a device or pipe in place of a file, a folder without .parquet files; on a cluster, a file that "
-        "not every node sees.",
-        "Check the path.",
+        "not every node sees; a file that this user may not read.",
+        "Check the path, and the file's permissions.",
     ),
     "DV031": Code(
         "a file format that divulge does not read or write",

@@ -21,7 +21,7 @@ from divulge.atomic import replacing
 from divulge.doors.archives import damaged, read_arrays, write_arrays
 from divulge.doors.arrays import Rows, to_array
 from divulge.doors.assemble import Flat, assemble, other_classes
-from divulge.doors.names import SYNONYMS, listed, shown
+from divulge.doors.names import SYNONYMS, listed, option, shown
 from divulge.doors.splits import read_splits
 from divulge.doors.tables import Overrides, columns_of, read_table
 from divulge.errors import InputError
@@ -128,6 +128,11 @@ def _reader(path: Path) -> Callable[[Path, Overrides], Evidence]:
     raise InputError("DV031", f"{path.name} is of a kind that divulge does not read.{hint} {SUPPORTED}")
 
 
+def _both(arguments: list[str]) -> str:
+    """Arguments as Python and as the command line call them."""
+    return ", ".join(f"{name}= ({option(name)})" for name in arguments)
+
+
 def _settled(
     flat: Flat,
     overrides: Overrides,
@@ -145,7 +150,7 @@ def _settled(
     if others := [name for name in overrides.given() if name != "columns"]:
         raise InputError(
             "DV017",
-            f"divulge saved this file, so nothing in it is left to be said: leave out {', '.join(others)}.",
+            f"divulge saved this file, so nothing in it is left to be said: leave out {_both(others)}.",
         )
     if like is not None and classes != like.classes:
         raise other_classes(classes, like.classes)
@@ -210,7 +215,7 @@ def _load_npz(path: Path, overrides: Overrides) -> Evidence:
         raise InputError(
             "DV017",
             f"{path.name} holds pairs such as logits_train and logits_test, whose names say what they are: "
-            f"leave out {', '.join(others)}; or add a member array and name every array as a column.",
+            f"leave out {_both(others)}; or add a member array and name every array as a column.",
         )
     return read_splits(
         arrays,

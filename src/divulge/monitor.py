@@ -445,7 +445,12 @@ def best(audits: Sequence[_Audit], limit: float | None) -> tuple[int | None, str
     none = f"no audited epoch has a score at most {limit:g} with its whole interval"
     if first == 0:
         return None, f"{none}, and the first one is above it already"
-    return audits[first - 1].epoch, f"{none}; this is the last one before the limit was crossed"
+    why = (
+        "the last one: none is credibly above it"
+        if first == len(audits)
+        else "the last one before the limit was crossed"
+    )
+    return audits[first - 1].epoch, f"{none}; this is {why}"
 
 
 def _selected(report: Report, policy: Policy | None) -> Report:

@@ -168,7 +168,7 @@ def _too_few(sizes: Sizes, fewest: int, rate: float, unit: str) -> str:
         of, names = "groups of ", "groups"
     text = (
         f"not measurable: with {sizes.calibration:,} {of}calibration non-members a list holds {fewest:,} {names} or "
-        f"none, more than {GREATEST_SHARE:.0%} of the {sizes.members:,} {of}members; "
+        f"none, more than {100 * GREATEST_SHARE:.0f} % of the {sizes.members:,} {of}members; "
     )
     if smallest <= 1:
         return (

@@ -7,6 +7,7 @@ what its own format reads as markup.
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -122,6 +123,22 @@ def figure(metric: str, value: float, low: float, high: float) -> str:
     decimals = _decimals(unit, value, [value, *ends])
     text, *rest = (_written(number * unit.factor, decimals) for number in (value, *ends))
     return f"{text}{unit.sign}" + (f" [{', '.join(rest)}]" if rest else "")
+
+
+_FIGURE = re.compile(r"(?<=\d) (?=%)|\[[-\d., ]+\]")
+
+
+def tied(text: str, space: str = "\u00a0") -> str:
+    """Text whose figures do not break at a line's end: a number and its percent sign, and what is inside an interval.
+
+    Args:
+        text: printable.
+        space: what stands there in place of a space.
+
+    >>> tied("chance is 5 %, 0.6 [0.5, 0.7]", "_")
+    'chance is 5_%, 0.6 [0.5,_0.7]'
+    """
+    return _FIGURE.sub(lambda found: found[0].replace(" ", space), text)
 
 
 def _decimals(unit: _Unit, like: float, numbers: Sequence[float]) -> int:
@@ -260,6 +277,76 @@ def most_urgent(report: Report) -> list[Row]:
         return not decided, severity, severity > 0 and str(finding["code"]).startswith("DV2")
 
     return sorted((row for row in report.findings if not row["waived"]), key=urgency)
+
+
+# -------------------------------------------------------------------------------------------------- what was assumed
+
+_OUTPUTS = "an attacker who sees the model's outputs for the records in question, and their labels"
+_WITH_REFERENCES = "attacks that use reference models"
+# Attacks by how their provenance or, without one, their name begins, and what their attacker knows; first fit wins.
+# Who "also" knows something sees the outputs besides.
+_KNOWLEDGE = (
+    (r"LabelOnly|label_only|\w+\((signal=)?'?label_only", "label_only", "sees labels only, many for each record"),
+    (r"Traces|traces", "attacks on traces", "sees the loss after every epoch"),
+    (
+        r"(Lira|Ratio|Rmia|Difficulty|AttackR|Chosen|lira|ratio|rmia|difficulty|attack_r|references)\b",
+        _WITH_REFERENCES,
+        "also knows how to train such models, and has records of the kind",
+    ),
+    (r"ClassWise|class_wise", "class-wise thresholds", "also knows some non-members"),
+    (r"(Quantile|quantile)\((model=)?'?class", "quantiles by class", "also knows some non-members"),
+    (r"Quantile|quantile", "quantiles by input", "also knows some non-members, and what else is known of each record"),
+    (
+        r"Learned.*columns=\([^)]|learned\(.*,",
+        "attacks learned from more than outputs",
+        "also knows some records of both sides, and what else is known of each record",
+    ),
+    (r"Learned|learned", "learned attacks", "also knows some records of both sides"),
+)
+
+
+def attackers(report: Report) -> str:
+    """Which attackers the figures assume, by the attacks that ran.
+
+    >>> from divulge.report import table_of
+    >>> traces = table_of("attacks", [{"attack": "traces(slope)", "status": "ran"}])
+    >>> attackers(Report({}, {"attacks": traces}))
+    'The figures assume an attacker who sees the loss after every epoch.'
+    """
+    provenance = report.meta.get("attacks", {})
+    ran = [str(row["attack"]) for row in report.rows("attacks") if row["status"] == "ran"]
+    found = {_knowledge(str(provenance.get(name, name))) for name in ran}
+    families = {family: knows for _, family, knows in _KNOWLEDGE if (family, knows) in found}
+    if len(families) == 1 and None not in found and not any(knows.startswith("also") for knows in families.values()):
+        return f"The figures assume an attacker who {families.popitem()[1]}."
+    more = [f"for {family} one who {knows}" for family, knows in families.items()]
+    models = f" Reference models: {references(report)}." if _WITH_REFERENCES in families and references(report) else ""
+    return f"The figures assume {'; '.join([_OUTPUTS, *more])}.{models}"
+
+
+def _knowledge(attack: str) -> tuple[str, str] | None:
+    """An attack's family and what its attacker knows; None: outputs and labels, as far as anybody can tell."""
+    fits = (family for family in _KNOWLEDGE if re.match(family[0], attack, re.DOTALL))
+    return next(((family, knows) for _, family, knows in fits), None)
+
+
+_SOURCES = {
+    "trained": "trained for this, each on some of the records",
+    "cv": "of a cross-validation",
+    "bagging": "members of a bagged ensemble",
+    "base": "trained on none of the records",
+    "outputs": "given by their outputs",
+}
+
+
+def references(report: Report) -> str:
+    """How many reference models there were, and where they come from; empty where there were none.
+
+    >>> references(Report({"data": {"references": {"models": 16, "source": "cv"}}}, {}))
+    '16, of a cross-validation'
+    """
+    about = report.meta.get("data", {}).get("references")
+    return f"{about['models']:,}, {_SOURCES[about['source']]}" if about else ""
 
 
 # --------------------------------------------------------------------------------------------------- several runs

@@ -77,7 +77,10 @@ def references_of(evidence: Evidence) -> References:
     """
     references = evidence.references
     if references is None or not references.signals or not len(references.trained_on):
-        raise Unavailable("needs reference models (divulge.fit_references, or one of references_from_…)")
+        raise Unavailable(
+            "needs reference models: divulge.fit_references, or one of references_from_…; in the shell "
+            "`divulge references run`, then --references"
+        )
     if references.source == "bagging":
         raise Unavailable(
             "out-of-bag predictions are made from lists that name the members: they tell how much single records "

@@ -161,7 +161,7 @@ class Quantile:
             names = [*([FEATURES] if evidence.features is not None else []), *([CLASS] if several else [])]
             names = [*dict.fromkeys([*names, *(name for name in self.columns if not (name == CLASS and one))])]
             if not names and not (one and self.columns):
-                raise Unavailable("needs the model's inputs (features) or columns (columns=('age',))")
+                raise Unavailable(f"needs the model's inputs (features), or columns: quantile({self.model}, age)")
         table, encodings = read_columns(evidence, names, None if reading is None else reading.encodings)
         if labels is None or not one:
             return Known(table, None, 0), _Reading(encodings, ())

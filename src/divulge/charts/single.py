@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from divulge.charts.look import (
@@ -70,8 +72,7 @@ def distributions(report: Report, attack: str | None = None) -> Chart:
         for side, key, total in zip(("members", "non-members"), ("members", "nonmembers"), totals, strict=True)
         for at, row in [*enumerate(bins), (len(bins), bins[-1])]
     ]
-    every = max(len(bins) // 5, 1)
-    ticks = {at: f"{bins[at]['start']:.2g}" for at in range(every, len(bins), every)}
+    ticks = _ticks([row["start"] for row in bins[1:]])
     labels = "{" + ",".join(f"'{at}':'{label}'" for at, label in ticks.items()) + "}[datum.value]"
     x = alt.X(
         "at:Q",
@@ -99,6 +100,29 @@ def distributions(report: Report, attack: str | None = None) -> Chart:
         said += f" AUC {text}: how often a member scores above a non-member; 0.5 is chance."
     more = f"{said} Two histograms of {len(bins)} bins: members filled, non-members as a dashed outline."
     return themed(chart, "distributions", said, more)
+
+
+def _ticks(edges: list[float]) -> dict[float, str]:
+    """Where some ticks stand, in bins, and what they say: round numbers where the bins are of one width.
+
+    Args:
+        edges: where each bin but the first begins.
+
+    >>> list(_ticks([-0.73, -0.33, 0.07, 0.47]).values())
+    ['-0.6', '-0.4', '-0.2', '0', '0.2', '0.4']
+    """
+    widths = [after - before for before, after in pairwise(edges)]
+    if not widths or min(widths) <= 0 or max(widths) > 1.001 * min(widths):
+        every = max((len(edges) + 1) // 5, 1)
+        return {at: f"{edges[at - 1]:.2g}" for at in range(every, len(edges) + 1, every)}
+    wanted = (edges[-1] - edges[0]) / 7
+    power = 10.0 ** math.floor(math.log10(wanted))
+    step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= wanted)
+    first, last = math.ceil(edges[0] / step), math.floor(edges[-1] / step)
+    return {
+        round(1 + (number * step - edges[0]) / widths[0], 4): f"{number * step:.6g}"
+        for number in range(first, last + 1)
+    }
 
 
 # ------------------------------------------------------------------------------------------------- attacks, slices

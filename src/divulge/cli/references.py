@@ -67,7 +67,7 @@ def _plan(file: str, models: int, workers: int | None, seed: int) -> int:
         tell(0, 1, "trying")
         with blamed(given.path):
             plan = measure(given.fit, given.data, _design(given, models, seed), seed=seed, workers=workers)
-    lines = [f"{models} reference models of {given.rows:,} records, one by each way:"]
+    lines = [f"{models} reference models of {given.rows:,} records, by each way to train them:"]
     for name, seconds in sorted(plan.seconds.items(), key=lambda item: item[1]):
         mark = "  <- picked" if name == plan.executor else ""
         lines.append(f"  {name:<10} {WORDS.get(name, ''):<13} about {_duration(seconds)}{mark}")
@@ -195,9 +195,11 @@ def _check_store(store: Path) -> None:
 def _duration(seconds: float) -> str:
     """A time as a person says it.
 
-    >>> _duration(0.04), _duration(75), _duration(9000)
-    ('0.04 s', '1 min 15 s', '2 h 30 min')
+    >>> _duration(6e-6), _duration(0.04), _duration(75), _duration(9000)
+    ('0.01 s or less', '0.04 s', '1 min 15 s', '2 h 30 min')
     """
+    if seconds < 0.01:
+        return "0.01 s or less"
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

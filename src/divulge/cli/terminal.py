@@ -30,6 +30,7 @@ from divulge.wording import printable
 logger = logging.getLogger("divulge")
 
 USAGE, INTERNAL, INTERRUPTED, CLOSED_PIPE, TERMINATED = 2, 70, 130, 141, 143
+ROOM_FOR_BAR = 60  # columns of a terminal
 
 
 class Terminated(BaseException):
@@ -139,6 +140,19 @@ def _logging() -> Iterator[None]:
         logger.propagate = propagate
 
 
+def time_left(seconds: float | None) -> str:
+    """How long it still takes, as minutes and seconds; empty where nobody knows.
+
+    >>> time_left(61.2), time_left(7322), time_left(None)
+    ('about 1:01 left', 'about 2:02:02 left', '')
+    """
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    text = f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    return f"about {text} left"
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[int, int, str], None]]:
     """Gives a function to call with (done, all, what): a bar and the time left on a terminal, else lines under -v."""
@@ -146,13 +160,21 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: logger.debug("%d/%d %s", done, total, what)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.table import Column
+    from rich.text import Text
 
-    left = TimeRemainingColumn(compact=True)
+    class Left(ProgressColumn):
+        """How long it still takes; nothing as long as nobody knows."""
+
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            return Text(time_left(task.time_remaining))
+
     what = TextColumn("{task.fields[what]}", markup=False, table_column=Column(ratio=1, no_wrap=True))
-    columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("left"), left, what)
     console = Console(stderr=True, emoji=False, highlight=False)
+    columns = (*([BarColumn(20)] if console.width >= ROOM_FOR_BAR else []), Left(Column(no_wrap=True)), what)
     # The speed is that of the whole run: one attack may take longer than the 30 s that rich looks back.
     with Progress(*columns, console=console, transient=True, speed_estimate_period=math.inf) as bar:
         task = bar.add_task("", total=None, what="")

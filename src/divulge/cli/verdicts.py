@@ -11,17 +11,20 @@ from pathlib import Path
 
 import click
 
-from divulge.attacks import BUDGETS
+from divulge import signals
+from divulge.attacks import BUDGETS, classifiers, quantile, traces
 from divulge.cli import terminal
 from divulge.cli.engines import Engine, with_engine
 from divulge.cli.options import with_judging, with_loudness, with_places
 from divulge.cli.places import Places
 from divulge.cli.records import check_suffix, write_records
 from divulge.cli.terminal import logger
+from divulge.controls import CONTROLS
 from divulge.doors.tables import Overrides
 from divulge.errors import PolicyError
 from divulge.evidence import Evidence
 from divulge.limits import Policy
+from divulge.metrics import PLAIN
 from divulge.pipeline import audit
 from divulge.references.matching import with_references
 from divulge.report import Report
@@ -33,7 +36,17 @@ _BUDGET = (
 )
 
 
-@click.command("audit", short_help="Attack a model through its outputs; the main job.")
+_NAMES = f"""Attacks: {", ".join(signals.NAMES)}, or any signal that the file has; class_wise(SIGNAL);
+learned({" | ".join(classifiers.MODELS)}), with columns learned(logistic, age); quantile({" | ".join(quantile.MODELS)});
+traces({" | ".join(traces.KINDS)}); label_only; and, with --references, ratio, lira, rmia, difficulty, attack_r and
+references, the one of them that does best.
+
+Metrics: {", ".join(PLAIN)}, tpr@FPR, achieved_fpr@FPR, ppv@FPR,PRIOR.
+
+Controls: {", ".join(CONTROLS)}."""
+
+
+@click.command("audit", short_help="Attack a model through its outputs; the main job.", epilog=_NAMES)
 @click.argument("file")
 @click.option("--label", metavar="COLUMN", help="The label column.")
 @click.option("--member", "--split", metavar="COLUMN", help="The column that tells members from non-members.")
@@ -49,9 +62,19 @@ _BUDGET = (
 @click.option("--slice", "slices", metavar="NAME", multiple=True, help="class, correct, a column, loss/10, class*sex.")
 @click.option("--references", "store", metavar="DIR", help="Reference models, of `divulge references run`.")
 @click.option("--budget", type=click.Choice(tuple(BUDGETS)), help=_BUDGET)
-@click.option("--attack", "attacks", metavar="NAME", multiple=True, help="This attack only, or besides the --budget.")
-@click.option("--metric", "metrics", metavar="NAME", multiple=True, help="Measure this only: auc, tpr@0.001 …")
-@click.option("--control", "controls", metavar="NAME", multiple=True, help="Run this control only; -NAME: all but it.")
+@click.option(
+    "--attack", "attacks", metavar="NAME", multiple=True, help="This attack only, or besides the --budget; names below."
+)
+@click.option(
+    "--metric", "metrics", metavar="NAME", multiple=True, help="Measure this only: auc, tpr@0.001 …; names below."
+)
+@click.option(
+    "--control",
+    "controls",
+    metavar="NAME",
+    multiple=True,
+    help="Run this control only; -NAME: all but it; names below.",
+)
 @click.option("--records", metavar="PATH", help="Write the records one by one (.csv, .parquet): it names persons.")
 @click.option("--name", metavar="MODEL", help="What to call the model.")
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of every interval.")

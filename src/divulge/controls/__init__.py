@@ -74,8 +74,9 @@ def all_named(controls: str | Iterable[str]) -> list[str]:
     names = [] if controls == "default" else [controls] if isinstance(controls, str) else list(controls)
     for name in names:
         if name.removeprefix("-") not in CONTROLS:
-            close = get_close_matches(name, CONTROLS, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            close = get_close_matches(name.removeprefix("-"), CONTROLS, 1)
+            minus = "-" if name.startswith("-") else ""
+            hint = f"did you mean {minus + close[0]!r}? " if close else ""
             raise InputError("DV058", f"there is no control {name!r}; {hint}known: {', '.join(CONTROLS)}")
     wanted = [name for name in names if not name.startswith("-")]
     left_out = {name[1:] for name in names if name.startswith("-")}

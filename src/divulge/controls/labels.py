@@ -126,16 +126,16 @@ def alignment(setting: Setting) -> Outcome:
     ):
         if own.z < 3 and other.z > 5 and own.high < own.chance + NEAR_CHANCE * (other.value - own.chance):
             text = (
-                f"the model is right on {own.value:.1%} of the {name}, which is chance ({own.chance:.1%}), and on "
-                f"{other.value:.1%} of the {other_name}: are the labels of the {name} shuffled, misaligned or coded "
-                "otherwise?"
+                f"the model is right on {100 * own.value:.1f} % of the {name}, which is chance "
+                f"({100 * own.chance:.1f} %), and on {100 * other.value:.1f} % of the {other_name}: are the labels "
+                f"of the {name} shuffled, misaligned or coded otherwise?"
             )
             if name == "non-members":
                 text += " Or has the model learned nothing but its training records?"
             return Outcome("alignment", "DV211", INVALID, Estimate(own.value, NAN, own.high), text)
-    text = f"accuracy {members.value:.1%} on members, {nonmembers.value:.1%} on non-members"
+    text = f"accuracy {100 * members.value:.1f} % on members, {100 * nonmembers.value:.1f} % on non-members"
     if all(own.z < 3 and own.high < own.chance + 0.1 * (1 - own.chance) for own in (members, nonmembers)):
-        text += f", which is chance ({members.chance:.1%}): do the labels stand in the order of the outputs?"
+        text += f", which is chance ({100 * members.chance:.1f} %): do the labels stand in the order of the outputs?"
         return Outcome("alignment", "DV211", WARNING, Estimate(members.value, NAN, members.high), text)
     return Outcome("alignment", "DV211", OK, number(nonmembers.value), text)
 

@@ -129,7 +129,7 @@ def groups(setting: Setting) -> Outcome:
     if not share:
         return Outcome("groups", "DV204", OK, number(0.0), "no group stands on both sides")
     apart = np.flatnonzero(~rows)
-    text = f"{share:.2%} of the non-members belong to a group that has members"
+    text = f"{100 * share:.2f} % of the non-members belong to a group that has members"
     if len(apart) < len(rows) and 0 < int(evidence.member[apart].sum()) < len(apart):
         auc = setting.auc_of_best(apart, evidence.member[apart], 2 * CONTROL_ERROR)
         text += f"; without those groups the AUC of {setting.best} is {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
@@ -148,11 +148,11 @@ def ties(setting: Setting) -> Outcome:
         share, top = _tied(signals.signal(evidence, "log_odds"))  # a float32 loss underflows to 0 from log-odds of 104
     if share == 1 == top:
         return not_run("ties", "DV205", f"all records have the same {name}")
-    text = f"{share:.1%} of the records have the same {name} as others"
+    text = f"{100 * share:.1f} % of the records have the same {name} as others"
     if share <= TIED and top <= TIED_AT_TOP:
         return Outcome("ties", "DV205", OK, number(share), text)
     if top > TIED_AT_TOP:
-        text += f", {top:.1%} the highest"
+        text += f", {100 * top:.1f} % the highest"
     text += ": rounded, saturated or few-valued outputs, so figures at low FPR are not measurable; export logits"
     return Outcome("ties", "DV205", WARNING, number(share), text)
 

@@ -63,8 +63,8 @@ def _itself(evidence: Evidence, references: References, name: str, own: NDArray[
         same = float(np.isclose(references.signals[name][k], own, rtol=1e-4, atol=1e-4, equal_nan=True).mean())
         if same >= (SAME if as_target[k] else 1):
             text = (
-                f"reference {k} is the target itself: the same {name} of {same:.0%} of the records. Leave it out, and "
-                "the reference that was trained on the other records, if there is one"
+                f"reference {k} is the target itself: the same {name} of {100 * same:.0f} % of the records. Leave it "
+                "out, and the reference that was trained on the other records, if there is one"
             )
             return Outcome("mimicry", "DV214", INVALID, number(same), text)
     return None
@@ -128,8 +128,8 @@ def design_balance(setting: Setting) -> Outcome:
     trained = share[share > 0]
     if references.source == "trained" and len(trained) and abs(float(np.median(trained)) - own) > SHARE:
         text = (
-            f"references were trained on {np.median(trained):.0%} of the records, the target on {own:.0%}: "
-            "models of other data sizes remember otherwise"
+            f"references were trained on {100 * np.median(trained):.0f} % of the records, the target on "
+            f"{100 * own:.0f} %: models of other data sizes remember otherwise"
         )
         return Outcome("design_balance", "DV413", WARNING, number(float(np.median(trained))), text)
     text = "each record is in as many references, whichever its side"

@@ -59,7 +59,7 @@ def power(setting: Setting) -> Outcome:
     tail = "TPR at low FPR is not measured"
     if carried:
         least = smallest_tpr(carried[0], members, nonmembers)
-        tail = f"TPR is measured down to FPR {carried[0]:g}, where {least:.2%} found would beat chance"
+        tail = f"TPR is measured down to FPR {carried[0]:g}, where {100 * least:.2f} % found would beat chance"
     below = [fpr for fpr in metrics.FPRS if fpr not in carried]
     if below:
         tail += f" (FPR {below[-1]:g} needs {metrics.needed_nonmembers(below[-1]):,} non-members)"

@@ -68,7 +68,9 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
-    """The error for a file whose content cannot be read."""
+    """The error for a file whose content cannot be read, or that this user may not read: DV030."""
+    if isinstance(error, PermissionError):
+        return InputError("DV030", f"{path} cannot be read: this user may not. Allow it, or run as one who may.")
     reason = shown(str(error).partition("\n")[0]) or type(error).__name__
     return InputError(
         "DV032",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -77,7 +78,8 @@ def assemble(
         raise InputError(
             "DV015",
             "there is nothing to attack: expected outputs (logits, probs or predictions), a signal (loss, "
-            "nll, entropy, perplexity, signals={…}), traces or references.",
+            f"nll, entropy, perplexity, signals={{…}}), traces or references."
+            f"{_unnamed_outputs(flat, labels is None)}",
         )
     kinds: dict[str, Literal["logits", "probs"] | None] = {"logits": "logits", "probs": "probs"}
     evidence = Evidence(
@@ -103,6 +105,22 @@ def assemble(
     for note in sorted(notes):
         logger.info(note)
     return evidence
+
+
+def _unnamed_outputs(flat: Flat, unlabelled: bool) -> str:
+    """How to say of a table's columns that they are outputs, where none is called so."""
+    columns = [name.removeprefix("column_") for name in flat if name.startswith("column_")]
+    numbers = [name for name in columns if flat[f"column_{name}"].dtype.kind in "fiu"]
+    if not numbers:
+        return ""
+    first = numbers[:2]
+    typed = [shlex.quote(name) if name.isprintable() and len(name) <= 40 else "COLUMN" for name in first]
+    shell = "".join(f" --outputs {name}" for name in typed)
+    label = " and label=… (--label COLUMN)" if unlabelled else ""
+    return (
+        f" The columns {listed(columns, 20)} are called none of these. If some are outputs, name them, one a class "
+        f"in order, with outputs=[…] and kind=…{label}; in the shell{shell} --kind probs."
+    )
 
 
 def _read_alike(flat: Flat, like: Evidence, rows: Rows, settled: bool) -> tuple[Sequence[object] | None, bool]:

@@ -33,6 +33,14 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 ROLES: Mapping[str, str] = {word: role for role, words in SYNONYMS.items() for word in words}
 
+#: The arguments of a table's door that the command line calls otherwise.
+_OPTIONS = {
+    "columns": "--column",
+    "member_values": "--member-value",
+    "nonmember_values": "--nonmember-value",
+    "lower_is_member": "--lower-is-member",
+}
+
 MEMBER_WORDS = ("train", "member", "in", "1", "true")
 NONMEMBER_WORDS = ("test", "holdout", "nonmember", "non-member", "out", "0", "false")
 VALIDATION_WORDS = ("val", "valid", "validation", "dev")
@@ -64,6 +72,15 @@ def listed(values: Iterable[object], limit: int = 5) -> str:
     return text + (f" and {len(every) - limit:,} more" if len(every) > limit else "")
 
 
+def option(argument: str) -> str:
+    """What the command line calls an argument of `Evidence.from_table`.
+
+    >>> option("member"), option("columns")
+    ('--member', '--column')
+    """
+    return _OPTIONS.get(argument, f"--{argument}")
+
+
 def suggestion(name: str, known: Collection[str]) -> str:
     """`Did you mean 'logits'? ` or nothing.
 
@@ -77,7 +94,8 @@ def suggestion(name: str, known: Collection[str]) -> str:
 def unknown(what: str, name: str, known: Collection[str]) -> InputError:
     """The error for a name that nobody knows."""
     return InputError(
-        "DV001", f"{what} {shown(name)} is not known. {suggestion(name, known)}Known: {listed(known, 20)}."
+        "DV001",
+        f"{what} {shown(name)} is not known. {suggestion(name, known)}Known: {listed(known, 20) or 'none here'}.",
     )
 
 
@@ -111,7 +129,8 @@ def validation_refused(where: str) -> InputError:
         "DV011",
         f"{where}: validation data is not taken for non-members unless you say so, since data that chose "
         "the model are "
-        'not clean non-members. Leave these rows out, or pass nonmember_values=("val",) or your own word.',
+        'not clean non-members. Leave these rows out, or pass nonmember_values=("val",) '
+        "(--nonmember-value val) or your own word.",
     )
 
 

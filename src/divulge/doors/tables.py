@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from divulge.doors.arrays import Rows, check_finite, distinct, is_text, to_array
 from divulge.doors.assemble import Flat, assemble, other_classes
 from divulge.doors.labels import read_classes
-from divulge.doors.names import OUTPUTS, SYNONYMS, listed, shown, side_of, unknown, validation_refused
+from divulge.doors.names import OUTPUTS, SYNONYMS, listed, option, shown, side_of, unknown, validation_refused
 from divulge.errors import InputError
 from divulge.evidence import Evidence
 
@@ -159,7 +159,7 @@ def map_columns(names: list[str], overrides: Overrides) -> Mapped:
         raise InputError(
             "DV010",
             f"no column tells members from non-members: expected one of {', '.join(SYNONYMS['member'])}; "
-            f"the columns are {listed(names, 20)}. Name it with member=….",
+            f"the columns are {listed(names, 20)}. Name it with member=… (--member).",
         )
     if overrides.columns is not None:
         wanted = [overrides.columns] if isinstance(overrides.columns, str) else list(overrides.columns)
@@ -211,7 +211,8 @@ def _renamed(role: str, overrides: Overrides) -> str:
 
 
 def _ambiguous(role: str, found: list[str]) -> None:
-    argument = f"{ARGUMENT[role]}=…" if role in ARGUMENT else "outputs=…" if role in OUTPUTS else "another name for one"
+    name = ARGUMENT.get(role, "outputs" if role in OUTPUTS else "")
+    argument = f"{name}=… ({option(name)})" if name else "another name for one"
     raise InputError("DV008", f"{listed(found)} could each be the {role}; expected one. Say which: {argument}.")
 
 
@@ -226,7 +227,8 @@ def _output_role(columns: list[str], overrides: Overrides) -> str:
     if role not in OUTPUTS:
         raise InputError(
             "DV003",
-            f"outputs={listed(columns)} does not say what they are. Pass kind='logits', 'probs' or 'predictions'.",
+            f"outputs={listed(columns)} does not say what they are. Pass kind='logits', 'probs' or 'predictions' "
+            "(--kind probs).",
         )
     return role
 

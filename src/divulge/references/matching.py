@@ -34,8 +34,11 @@ def with_references(evidence: Evidence, store: str) -> Evidence:
     labels = _as_stored(evidence, known.labels)
     if evidence.ids is not None and known.ids is not None:
         return replace(evidence, references=load_references(store, ids=evidence.ids, labels=labels))
-    lacking = [name for name, ids in (("the evidence", evidence.ids), ("the store", known.ids)) if ids is None]
-    add = f"Add ids, to {' and '.join(lacking)}: ids= beside logits and labels, ids in FILE.py"
+    lacking = {
+        "the evidence (ids beside logits and labels)": evidence.ids,
+        "the store (ids in FILE.py, or ids= of fit_references)": known.ids,
+    }
+    add = f"Add ids to {' and to '.join(name for name, ids in lacking.items() if ids is None)}"
     count = known.trained_on.shape[1]
     if count != len(evidence):
         raise InputError(

@@ -152,7 +152,8 @@ def choose(trial: Trial, models: int, workers: int) -> Plan:
     names = {"loop": "one by one", "processes": f"{workers} processes", "vmapped": "training at once"}
     if len(order) > 1:
         ratio = seconds[order[1]] / max(seconds[best], 1e-9)
-        text = f"{ratio:.1f} times as fast as {names[order[1]]} in a trial of {tried}{many}; {text}"
+        times = f"{ratio:.1f}" if ratio < 100 else "over 100"
+        text = f"{times} times as fast as {names[order[1]]} in a trial of {tried}{many}; {text}"
     reason = f". Not at once: {trial.reason}" if trial.reason else ""
     return Plan(best, seconds, models, workers, f"{best}: {text}{reason}")
 
@@ -160,9 +161,11 @@ def choose(trial: Trial, models: int, workers: int) -> Plan:
 def lasting(seconds: float) -> str:
     """A time as people say it.
 
-    >>> lasting(0.25), lasting(75), lasting(9000)
-    ('0.2 s', '75 s', '2.5 h')
+    >>> lasting(0.001), lasting(0.25), lasting(75), lasting(9000)
+    ('0.1 s or less', '0.2 s', '75 s', '2.5 h')
     """
+    if seconds < 0.1:
+        return "0.1 s or less"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -26,6 +26,7 @@ from divulge.wording import (
     BOUND_NOTE,
     MARKS,
     SAYS_NOT,
+    attackers,
     clipped,
     figure,
     known,
@@ -34,8 +35,10 @@ from divulge.wording import (
     needs_bound_note,
     printable,
     rate,
+    references,
     score_attack,
     streamed,
+    tied,
     why,
     worded,
 )
@@ -114,6 +117,7 @@ def render(report: Report, *, baseline: Report | None = None, series: Comparison
         card=_card(report),
         crowds=_crowds(report),
         findings=_findings(report),
+        attackers=attackers(report),
         untested=_untested(report),
         method=_method(report),
         power=_power(report),
@@ -168,10 +172,10 @@ def _page(template: str, **values: Any) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """What a template prints, with the characters that nobody sees as their escapes; our own markup as it is."""
+    """What a template prints: unseen characters as their escapes, figures tied; our own markup as it is."""
     from markupsafe import Markup
 
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return tied(printable(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -468,6 +472,7 @@ def _method(report: Report) -> list[tuple[str, str]]:
     meta: Mapping[str, Any] = report.meta
     data: Mapping[str, Any] = meta.get("data", {})
     command = meta.get("command")
+    skipped = {str(row["attack"]) for row in report.rows("attacks") if row["status"] == "skipped"}
     rows = [
         ("divulge", meta.get("version")),
         ("created", meta.get("created")),
@@ -478,6 +483,7 @@ def _method(report: Report) -> list[tuple[str, str]]:
         ("outputs", _outputs(data)),
         ("signals given", _listed(data.get("given", ()))),
         ("columns", _listed(data.get("columns", ()))),
+        ("reference models", references(report)),
         ("data digest", data.get("digest")),
         *(("the stream", clipped(said, 1000)) for said in streamed(report)),
         ("sliced by", _listed(meta.get("slices", ()))),
@@ -485,7 +491,10 @@ def _method(report: Report) -> list[tuple[str, str]]:
         ("confidence of the intervals", rate(meta["confidence"]) if "confidence" in meta else None),
         ("tests that share the error budget", meta.get("tests")),
         ("seed", meta.get("seed")),
-        *((f"attack {clipped(name, 60)}", clipped(text, 300)) for name, text in meta.get("attacks", {}).items()),
+        *(
+            (f"attack {clipped(name, 60)}", f"{'skipped: ' if name in skipped else ''}{clipped(text, 300)}")
+            for name, text in meta.get("attacks", {}).items()
+        ),
     ]
     return [(label, str(value)) for label, value in rows if value not in (None, "")]
 

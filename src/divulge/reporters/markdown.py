@@ -17,6 +17,7 @@ from divulge.wording import (
     BOUND_NOTE,
     MARKS,
     SAYS_NOT,
+    attackers,
     figure,
     gate_label,
     gate_metric,
@@ -27,6 +28,7 @@ from divulge.wording import (
     of_everyone,
     p_text,
     rate,
+    references,
     streamed,
     why,
     worded,
@@ -264,7 +266,7 @@ def _attacks(report: Report) -> _Section:
 def _limits(report: Report) -> _Section:
     attacks, controls = report.rows("attacks"), report.rows("controls")
     ran = ", ".join(code(item["attack"], 40) for item in attacks if item["status"] == "ran")
-    lines = [f"It assumes an attacker who sees the model's outputs. Tried: {ran or 'nothing'}."]
+    lines = [f"{prose(attackers(report), 1000)} Tried: {ran or 'nothing'}."]
     skipped = [item for item in attacks if item["status"] == "skipped"]
     unchecked = [item for item in controls if item["status"] == "not run"]
     if len(unchecked) == len(controls):
@@ -281,6 +283,7 @@ def _method(report: Report) -> _Section:
         "divulge": meta.get("version"),
         "created": meta.get("created"),
         "seed": meta.get("seed"),
+        "reference models": references(report) or None,
         "records' digest": meta.get("data", {}).get("digest"),
         "command": meta.get("command"),
     }

@@ -11,7 +11,7 @@ from divulge.errors import InputError
 from divulge.report import Report, Verdict
 from divulge.reporters.figures import Figure, main_figures
 from divulge.reporters.gfm import code, heading, prose, row
-from divulge.wording import MARKS, SAYS_NOT, clipped, known, model_name, rate, why, worded
+from divulge.wording import MARKS, SAYS_NOT, attackers, clipped, known, model_name, rate, why, worded
 
 NAME = 120
 
@@ -129,7 +129,7 @@ def _section(report: Report, figures: list[Figure], dataset: str) -> str:
         *(left_out if undefined or verdict is Verdict.INVALID else ()),
         "### What these figures do not show",
         SAYS_NOT,
-        f"They assume an attacker who sees the model's outputs. Tried: {ran or 'nothing'}.",
+        f"{prose(attackers(report), 1000)} Tried: {ran or 'nothing'}.",
         *_doubts(report),
         f"Made with divulge {code(report.meta.get('version'), 30)}, {code(report.meta.get('created'), 40)}.",
     ]

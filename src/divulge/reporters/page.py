@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from divulge.wording import clipped, printable
+from divulge.wording import clipped, printable, tied
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
 NARROWEST, WIDEST = 40, 120
+_TIE = "\ue000"  # a space that rich does not break at, as it does at a no-break space; no printable text holds it
 
 
 class Page:
@@ -43,13 +44,13 @@ class Page:
         """All that was printed."""
         file = self._console.file
         assert isinstance(file, io.StringIO)
-        return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+        return "".join(f"{line.rstrip()}\n" for line in file.getvalue().replace(_TIE, " ").splitlines())
 
     def of(self, text: str, style: str = "") -> Text:
         """Our text or a figure, in this page's characters."""
         from rich.text import Text
 
-        return Text(printable(text, ascii=self.ascii), style)
+        return Text(tied(printable(text, ascii=self.ascii), _TIE), style)
 
     def name(self, name: object, limit: int) -> str:
         """An untrusted name, at most `limit` columns wide."""
@@ -92,5 +93,5 @@ class Page:
         for heading, side in columns:
             table.add_column(self.of(heading), justify="right" if side == "right" else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(tied(cell, _TIE)) for cell in row))
         self.print(Padding(table, (0, 0, 0, 2)))

@@ -18,6 +18,7 @@ from divulge.wording import (
     BOUND_NOTE,
     MARKS,
     SAYS_NOT,
+    attackers,
     figure,
     gate_label,
     gate_metric,
@@ -273,7 +274,7 @@ def _limits(page: Page, report: Report) -> None:
     page.line(SAYS_NOT)
     attacks = report.rows("attacks")
     ran = ", ".join(page.name(row["attack"], 40) for row in attacks if row["status"] == "ran")
-    page.line(f"It assumes an attacker who sees the model's outputs. Tried: {ran}.")
+    page.line(f"{attackers(report)} Tried: {ran}.")
     skipped: dict[str, list[str]] = {}
     for row in attacks:
         if row["status"] == "skipped":

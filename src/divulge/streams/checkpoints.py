@@ -93,6 +93,8 @@ class Checkpoint:
         if not where.exists():
             return None
         arrays = read_arrays(where)
+        if not {"asked", "files"} & set(arrays):
+            raise InputError("DV032", f"{where} is no checkpoint, but another .npz file. Give a checkpoint a new name.")
         try:
             files = {name: (int(size), int(at)) for name, (size, at) in json.loads(_read(arrays["files"])).items()}
             sketch = _rows(arrays, "sketch", None)
