@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import stat
@@ -22,7 +23,7 @@ from divulge.doors.tables import Overrides
 from divulge.files import to_arrays
 from divulge.slices import Partition
 from divulge.streams import Stream, planning
-from divulge.streams.checkpoints import Checkpoint, asked_of
+from divulge.streams.checkpoints import Checkpoint, _differ, asked_of
 from divulge.streams.dealing import Block, placed
 from divulge.streams.tally import added
 
@@ -478,3 +479,8 @@ def test_interrupted_it_saves_and_ends_with_no_thread_left_and_nothing_on_stderr
     kept = Checkpoint.load(tmp_path / "kept.npz")
     assert len(kept.files) < FILES
     assert (0 if kept.tally is None else int(kept.tally.rows.sum())) == ROWS * len(kept.files)
+
+
+def test_a_function_is_called_by_its_name_where_settings_differ() -> None:
+    one, other = (json.dumps({"slices": [f"<function {name}>"]}) for name in ("by_class", "by_age"))
+    assert _differ(one, other) == "slices was ['by_class'], is ['by_age']"

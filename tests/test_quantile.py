@@ -279,16 +279,16 @@ def test_rounded_probabilities_are_no_outliers():
 @pytest.mark.parametrize(
     ("attack", "fields", "message"),
     [
-        (Quantile(), {"signals": {"loss": np.zeros(100)}}, r"needs the model's inputs \(features\) or columns"),
+        (Quantile(), {"signals": {"loss": np.zeros(100)}}, r"needs the model's inputs \(features\), or columns"),
         (
             Quantile("boosting"),
             {"signals": {"loss": np.zeros(100)}},
-            r"needs the model's inputs \(features\) or columns",
+            r"needs the model's inputs \(features\), or columns",
         ),
         (
             Quantile(),
             {"signals": {"loss": np.zeros(100)}, "labels": np.zeros(100, int)},
-            r"inputs \(features\) or columns",
+            r"inputs \(features\), or columns",
         ),
         (Quantile("class"), {"signals": {"loss": np.zeros(100)}}, "needs one class label a record"),
         (Quantile("class"), {"signals": {"loss": np.zeros(100)}, "labels": np.zeros(100)}, "one class label"),

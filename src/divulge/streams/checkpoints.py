@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -146,7 +147,8 @@ def _differ(one: str, other: str) -> str:
     if name == "code":  # of as many attacks and slicers, called the same
         whose = next(whose for whose, digest in now[name].items() if before[name].get(whose) != digest)
         return f"{whose} is called as before, but its code, or a value that it reads, is another"
-    return f"{name} was {before.get(name)!r:.200}, is {now.get(name)!r:.200}"
+    was, has = (re.sub(r"<function ([^>]*)>", r"\1", f"{found.get(name)!r:.200}") for found in (before, now))
+    return f"{name} was {was}, is {has}"
 
 
 def _text(text: str) -> NDArray[Any]:
