@@ -392,7 +392,7 @@ def test_ragged_scores_are_an_error_with_a_code():
 
 def test_two_functions_without_a_name_are_told_how_to_get_one():
     evidence = Evidence(np.arange(20) < 10, signals={"loss": np.sin(np.arange(20.0))})
-    with pytest.raises(Unavailable, match="define one by def"):
+    with pytest.raises(InputError, match="define one by def"):
         all_named([lambda e, r: e.signals["loss"], lambda e, r: -e.signals["loss"]], evidence)
 
 

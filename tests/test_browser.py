@@ -157,7 +157,7 @@ def agrees(text: str, numbers: str, wanted: Figure) -> None:
     if text == "<0.0001":
         assert defined[0] < 0.0001
         return
-    match = FIGURE.fullmatch(text)
+    match = FIGURE.fullmatch(text.replace("\u00a0", " "))
     assert match, text
     assert bool(match[2]) == (wanted.metric in SHARES), text
     written = [part.replace(",", "") for part in (match[1], match[3], match[4]) if part]

@@ -14,6 +14,14 @@ from divulge.interrupts import heard
 SLOW = MLPClassifier((64,), max_iter=10_000, tol=0, n_iter_no_change=10_000, random_state=0)
 
 
+@pytest.fixture(autouse=True)
+def rung():
+    """Ctrl-C as a terminal's program hears it; one that was begun in the background does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def swallowed():
     try:
         signal.raise_signal(signal.SIGINT)

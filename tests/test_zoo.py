@@ -179,7 +179,7 @@ def test_a_sets_score_is_that_of_an_audit():
     for view in views(evidence).values():
         attacks = all_named("default", view)
         found = attacked(view, attacks)
-        for names in ([attack.name for attack in attacks], ["loss"]):
+        for names in (list(found.scored), ["loss"]):
             audited = divulge.audit(view, attacks=names, controls=())
             assert found.score(names)[:3] == pytest.approx(audited.score[:3])
             if len(names) == 1:
