@@ -22,6 +22,7 @@ HALVES = 2
 TAG_BITS = 2  # two bits of a sort key hold side and half
 _CODE_SHIFT = 32 + TAG_BITS
 _BLOCK = 1 << 15
+_SLICES = 1 << 8  # that are added up at a time
 DENSE = 1 << 18  # bins of all slices together up to which empty ones are counted in: 8 MB
 
 
@@ -398,10 +399,13 @@ class Histogram:
         bins = np.flatnonzero(seen)
         counts = np.zeros((len(first.counts), len(bins), 4), np.int64)
         for part in parts:
-            if len(part.bins) == len(bins):
-                counts += part.counts
-            else:
-                counts[:, np.searchsorted(bins, part.bins)] += part.counts
+            places = np.searchsorted(bins, part.bins)
+            for start in range(0, len(counts), _SLICES):  # numpy copies what it adds at places
+                some = slice(start, start + _SLICES)
+                if len(places) == len(bins):
+                    counts[some] += part.counts[some]
+                else:
+                    counts[some, places] += part.counts[some]
         return cls(bins, counts, first.bits)
 
     def gathered(self, places: NDArray[np.integer[Any]], slices: int) -> Histogram:
