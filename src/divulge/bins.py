@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from divulge.roc import TAG_BITS, Floats, Ranked, Roc, ordered_bits, tags
 
+SLICES = 1 << 8  # that are added up at a time
 DENSE = 1 << 18  # bins of all slices together up to which empty ones are counted in: 8 MB
 SPILLED_AT = (0.001, 0.01, 0.05, 0.5)  # false-positive rates at which a bin must not hold too much
 LARGEST_SPILL = 0.25  # of such a rate, that the bin at its rank may hold
@@ -110,10 +111,13 @@ class Histogram:
         bins = np.flatnonzero(seen)
         counts = np.zeros((len(first.counts), len(bins), 4), np.int64)
         for part in parts:
-            if len(part.bins) == len(bins):
-                counts += part.counts
-            else:
-                counts[:, np.searchsorted(bins, part.bins)] += part.counts
+            places = np.searchsorted(bins, part.bins)
+            for start in range(0, len(counts), SLICES):  # numpy copies what it adds at places
+                some = slice(start, start + SLICES)
+                if len(places) == len(bins):
+                    counts[some] += part.counts[some]
+                else:
+                    counts[some, places] += part.counts[some]
         return cls(bins, counts, first.bits)
 
     def gathered(self, places: NDArray[np.integer[Any]], slices: int) -> Histogram:
